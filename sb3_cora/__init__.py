@@ -1,0 +1,11 @@
+"""Cooperative multi-agent reinforcement learning for Stable-Baselines3."""
+
+# Registers the environments with Gymnasium
+import sb3_cora.envs  # noqa: F401
+from sb3_cora.common.env_checker import check_joint_env
+from sb3_cora.common.env_util import make_joint_vec_env
+from sb3_cora.cora_ppo import CORAPPO
+from sb3_cora.mappo import MAPPO
+
+__version__ = "0.1.0"
+__all__ = ["CORAPPO", "MAPPO", "check_joint_env", "make_joint_vec_env"]

@@ -1,0 +1,263 @@
+"""Decentralised actors with centralised critics."""
+
+from typing import Any, NamedTuple
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_cora.common.critics import QCritic, ValueCritic
+from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution
+from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.networks import AgentNetwork, init_orthogonal
+
+
+class JointObservation(NamedTuple):
+    """
+    A joint observation taken apart, all tensors float32.
+
+    ``observation`` is ``(batch, n_agents, obs_dim)``; ``state`` is ``(batch, state_dim)``, the concatenated
+    observations where the environment has no state of its own; ``action_mask`` ``(batch, n_agents, n_actions)`` and
+    ``agent_mask`` ``(batch, n_agents)`` are None where the environment has none.
+    """
+
+    observation: th.Tensor
+    state: th.Tensor
+    action_mask: th.Tensor | None
+    agent_mask: th.Tensor | None
+
+
+class CooperativeActorCriticPolicy(BasePolicy):
+    """
+    One actor per agent, which sees the agent's own observation, and one value function of the state for the team.
+
+    Without ``share_parameters`` the actors have their own weights; initialisation, activation and optimizer are those
+    of Stable-Baselines3's ``ActorCriticPolicy``, which this policy equals when there is one agent.
+
+    :param observation_space: Joint observation space, Box ``(n_agents, obs_dim)`` or Dict
+    :param action_space: Joint action space, Box ``(n_agents, act_dim)`` or MultiDiscrete
+    :param lr_schedule: Learning rate schedule (could be constant)
+    :param net_arch: Widths of the hidden layers, ``dict(pi=[64, 64], vf=[64, 64], qf=[64, 64])`` by default;
+        a list serves all networks
+    :param activation_fn: Activation function
+    :param ortho_init: Whether to use orthogonal initialization
+    :param log_std_init: Initial value for the log standard deviation of continuous actions, in units of the action
+    :param share_parameters: Whether the agents share one actor, which is then told the agent's index
+    :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
+    :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
+    """
+
+    log_std: nn.Parameter
+    dimensions: th.Tensor
+    action_low: th.Tensor
+    action_range: th.Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        log_std_init: float = 0.0,
+        share_parameters: bool = False,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        use_sde: bool = False,
+    ):
+        if use_sde:
+            raise ValueError("Generalized state-dependent exploration is not available for joint actions: set use_sde=False.")
+        if optimizer_kwargs is None:
+            # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam
+            optimizer_kwargs = dict(eps=1e-5) if optimizer_class == th.optim.Adam else {}
+        super().__init__(observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs)
+        self.joint_spaces = JointSpaces.from_spaces(observation_space, action_space)
+        self.net_arch = self._complete_net_arch(net_arch)
+        self.activation_fn = activation_fn
+        self.ortho_init = ortho_init
+        self.log_std_init = log_std_init
+        self.share_parameters = share_parameters
+        self._build(lr_schedule)
+
+    @staticmethod
+    def _complete_net_arch(net_arch: list[int] | dict[str, list[int]] | None) -> dict[str, list[int]]:
+        """
+        :raises ValueError: If ``net_arch`` names a network that does not exist
+        """
+        names = ("pi", "vf", "qf")
+        if isinstance(net_arch, dict):
+            unknown = sorted(set(net_arch) - set(names))
+            if unknown:
+                raise ValueError(f"net_arch has the keys {unknown}, expected a subset of {list(names)}, e.g. dict(pi=[64, 64]).")
+            return {name: list(net_arch.get(name, [64, 64])) for name in names}
+        return {name: list(net_arch if net_arch is not None else [64, 64]) for name in names}
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        """
+        Create the networks and the optimizer.
+
+        :param lr_schedule: Learning rate schedule, ``lr_schedule(1)`` is the initial learning rate
+        """
+        joint = self.joint_spaces
+        self.register_buffer("dimensions", th.as_tensor(joint.action_mask), persistent=False)
+        if not joint.discrete:
+            assert isinstance(self.action_space, spaces.Box)
+            self.register_buffer("action_low", th.as_tensor(self.action_space.low), persistent=False)
+            self.register_buffer("action_range", th.as_tensor(self.action_space.high - self.action_space.low), persistent=False)
+        self.actor = AgentNetwork(
+            joint.n_agents, joint.obs_dim, joint.action_dim, self.net_arch["pi"], self.activation_fn, self.share_parameters
+        )
+        self.value_critic = ValueCritic(joint.state_dim, self.net_arch["vf"], self.activation_fn)
+        if self.ortho_init:
+            for module, gain in {
+                self.actor.latent_net: 2**0.5,
+                self.actor.output_net: 0.01,
+                self.value_critic.latent_net: 2**0.5,
+                self.value_critic.output_net: 1.0,
+            }.items():
+                init_orthogonal(module, gain)
+        if not joint.discrete:
+            shape = (1 if self.share_parameters else joint.n_agents, joint.action_dim)
+            self.log_std = nn.Parameter(th.full(shape, float(self.log_std_init)))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return dict(
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            ortho_init=self.ortho_init,
+            log_std_init=self.log_std_init,
+            share_parameters=self.share_parameters,
+            optimizer_class=self.optimizer_class,
+            optimizer_kwargs=self.optimizer_kwargs,
+        )
+
+    def split_observation(self, obs: PyTorchObs) -> JointObservation:
+        """
+        :param obs: Batch of joint observations
+        :return: Its parts
+        """
+        if isinstance(obs, th.Tensor):
+            observation = obs.float()
+            return JointObservation(observation, observation.flatten(start_dim=1), None, None)
+        parts = {name: value.float() for name, value in obs.items()}
+        observation = parts["observation"]
+        state = parts.get("state", observation.flatten(start_dim=1))
+        return JointObservation(observation, state, parts.get("action_mask"), parts.get("agent_mask"))
+
+    def distribution(self, observation: JointObservation) -> JointDistribution:
+        """
+        :param observation: Parts of a batch of joint observations
+        :return: The agents' current policies at these observations
+        """
+        outputs = self.actor(observation.observation)
+        if not self.joint_spaces.discrete:
+            return JointDiagGaussian(outputs, self.log_std, self.dimensions)
+        allowed = self.dimensions if observation.action_mask is None else self.dimensions & (observation.action_mask > 0.5)
+        return JointCategorical(outputs, allowed)
+
+    def get_distribution(self, obs: PyTorchObs) -> JointDistribution:
+        """
+        :param obs: Batch of joint observations
+        :return: The agents' current policies at these observations
+        """
+        return self.distribution(self.split_observation(obs))
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param obs: Batch of joint observations
+        :param deterministic: Whether to take the mode instead of a sample
+        :return: Joint actions, values ``(batch, 1)`` and the agents' log-probabilities ``(batch, n_agents)``
+        """
+        observation = self.split_observation(obs)
+        distribution = self.distribution(observation)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.value_critic(observation.state), distribution.log_prob(actions)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        return self.get_distribution(observation).get_actions(deterministic=deterministic)
+
+    def predict_values(self, obs: PyTorchObs) -> th.Tensor:
+        """
+        :param obs: Batch of joint observations
+        :return: The team's values, ``(batch, 1)``
+        """
+        return self.value_critic(self.split_observation(obs).state)
+
+    def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """
+        :param obs: Batch of joint observations
+        :param actions: Joint actions, flattened ones are accepted
+        :return: Values ``(batch, 1)``, and the agents' log-probabilities and entropies ``(batch, n_agents)``
+        """
+        observation = self.split_observation(obs)
+        distribution = self.distribution(observation)
+        log_prob = distribution.log_prob(self.shape_actions(actions))
+        return self.value_critic(observation.state), log_prob, distribution.entropy()
+
+    def shape_actions(self, actions: th.Tensor) -> th.Tensor:
+        """
+        Undo the flattening and casting of the rollout buffer.
+
+        :param actions: ``(batch, n_agents * action_dim)``, or ``(batch, n_agents)`` if discrete
+        :return: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
+        """
+        if self.joint_spaces.discrete:
+            return actions.long()
+        return actions.reshape(-1, self.joint_spaces.n_agents, self.joint_spaces.action_dim)
+
+    def action_features(self, actions: th.Tensor) -> th.Tensor:
+        """
+        Joint actions as the Q-critic sees them: one-hot if discrete; if continuous, what the environment executes
+        (clipped to the bounds) rescaled to [-1, 1], with padded dimensions at 0.
+
+        :param actions: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
+        :return: ``(batch, n_agents, action_dim)``
+        """
+        if self.joint_spaces.discrete:
+            return F.one_hot(actions, self.joint_spaces.action_dim).float()
+        scaled = 2.0 * (actions - self.action_low) / self.action_range.where(self.dimensions, 1.0) - 1.0
+        return scaled.clamp(-1.0, 1.0) * self.dimensions
+
+
+class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
+    """
+    Adds centralised critics Q(s, joint action), trained by an optimizer of their own.
+
+    :param n_critics: Number of Q-critics, of which the minimum is the estimate
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        *args: Any,
+        n_critics: int = 2,
+        **kwargs: Any,
+    ):
+        self.n_critics = n_critics
+        super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        # First the parent's optimizer, which therefore does not hold the Q-critics' parameters
+        super()._build(lr_schedule)
+        joint = self.joint_spaces
+        self.q_critic = QCritic(
+            joint.state_dim, joint.n_agents, joint.action_dim, self.net_arch["qf"], self.activation_fn, self.n_critics
+        )
+        self.q_optimizer = self.optimizer_class(
+            self.q_critic.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return dict(super()._get_constructor_parameters(), n_critics=self.n_critics)

@@ -1,0 +1,57 @@
+"""The training environment as the collection of rollouts sees it."""
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from sb3_cora.common.stopwatch import Stopwatch
+
+
+def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray]) -> None:
+    """
+    :param name: What the value is, for the message
+    :param value: One entry per environment, ``(n_envs, ...)``, or a dict of such arrays
+    :raises ValueError: If an entry is NaN or infinite
+    """
+    parts = value.items() if isinstance(value, dict) else [(None, value)]
+    for key, array in parts:
+        # A sum is finite only if its terms are, and much cheaper to take than the exact test
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array.sum()):
+            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            if not finite.all():
+                index = int(np.argmin(finite))
+                label = name if key is None else f'{name}["{key}"]'
+                raise ValueError(
+                    f"The training environment returned a non-finite {label} in environment {index}: {array[index]}. "
+                    "Training stops before it reaches the networks; the model keeps its last weights and can be saved. "
+                    "Correct the environment, or find the step with stable_baselines3.common.vec_env.VecCheckNan."
+                )
+
+
+class RolloutVecEnv(VecEnvWrapper):
+    """
+    Times the steps of the training environment and refuses non-finite observations and rewards.
+
+    It exists only for the time of a rollout, so that the user's chain of wrappers stays as it is.
+
+    :param venv: The training environment
+    :param stopwatch: Where the time of the steps is added, as section ``"environment"``
+    """
+
+    def __init__(self, venv: VecEnv, stopwatch: Stopwatch):
+        super().__init__(venv)
+        self.stopwatch = stopwatch
+
+    def reset(self) -> VecEnvObs:
+        return self.venv.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        with self.stopwatch.section("environment"):
+            self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        with self.stopwatch.section("environment"):
+            observations, rewards, dones, infos = self.venv.step_wait()
+        check_finite("observation", observations)  # type: ignore[arg-type]
+        check_finite("reward", rewards)
+        return observations, rewards, dones, infos

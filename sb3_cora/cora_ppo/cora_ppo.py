@@ -1,0 +1,344 @@
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+from torch.nn import functional as F
+
+from sb3_cora.common.buffers import JointRolloutBuffer
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
+from sb3_cora.common.type_aliases import JointEnvLike
+from sb3_cora.cora_ppo.policies import MlpPolicy, MultiInputPolicy
+from sb3_cora.credit import (
+    CONCEPTS,
+    EFFICIENT_CONCEPTS,
+    SOLVERS,
+    all_coalitions,
+    allocate,
+    coalition_values,
+    largest_excess,
+    sample_coalitions,
+)
+
+# Up to here all proper coalitions are used unless told otherwise: 254 of them
+MAX_AGENTS_ALL_COALITIONS = 8
+
+
+class RolloutTensors(NamedTuple):
+    """
+    A rollout as one batch of ``n_steps * n_envs`` samples: joint observations, joint actions as the Q-critics see them
+    ``(batch, n_agents, action_dim)``, and the team's values, advantages and Q-targets ``(batch,)``.
+    """
+
+    observation: JointObservation
+    actions: th.Tensor
+    values: th.Tensor
+    advantages: th.Tensor
+    q_targets: th.Tensor
+
+
+class CORAPPO(CooperativeOnPolicyAlgorithm):
+    """
+    Coalitional Rational Advantage Decomposition (CORA) with Proximal Policy Optimization: a centralized Q-critic values
+    what each coalition's sampled actions are worth beside the others' baseline actions, and the team's advantage is
+    divided among the agents by the epsilon-core of that game.
+
+    For each sample, with state s, sampled joint action a and the policy's mode ā, coalition C is worth
+    ``v(C) = Q(s, (a_C, ā_-C)) - b(s)`` (paper, equation 3), and the credits x solve (paper, equation 6)
+
+    ``min eps + w/n sum_i (x_i - A/n)^2,  sum_{i in C} x_i >= v(C) - eps for all C,  sum_i x_i = A``.
+
+    The weight w means something only beside the size of the values: below 0.1 times their inverse the solution is the
+    least core, above 10 times it nearly the equal split; see ``credit_scale``. Credits that sum to A are multiplied by
+    the number of agents before the update, so that their mean over agents is the advantage that MAPPO gives each.
+
+    Paper: ../paper
+
+    :param policy: The policy model to use (``"MlpPolicy"``, for Box and Dict joint observations alike)
+    :param env: The environment to learn from: a joint environment, a ``VecEnv`` of them, a PettingZoo
+        ``ParallelEnv``, a VMAS ``Environment`` or a registered id
+    :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
+    :param n_steps: The number of steps to run for each environment per update
+    :param batch_size: Minibatch size, in team steps (each holds one sample of every agent)
+    :param n_epochs: Number of epochs when optimizing the surrogate loss
+    :param gamma: Discount factor
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
+    :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0)
+    :param clip_range_vf: Clipping parameter for the value function, None (default) for no clipping
+    :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
+    :param ent_coef: Entropy coefficient for the loss calculation
+    :param vf_coef: Value function coefficient for the loss calculation
+    :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together, and of
+        the Q-critics
+    :param share_parameters: Whether the agents share one actor, which is then told the agent's index
+    :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
+    :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
+        suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
+    :param grand_advantage: What the credits sum to: ``"gae"``, the sampled advantage, or ``"q"``, the value v(N) of the
+        grand coalition (paper, equation 3)
+    :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (paper, equation 1), or ``"lambda"``, the
+        GAE return, which carries the exploration noise of later steps
+    :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values
+    :param credit_scale: What values are divided by in the programme (credits are multiplied back): ``"batch"``, the
+        standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's largest
+        excess at the equal split; ``"paper"``, nothing
+    :param n_coalitions: Number of proper coalitions drawn without replacement for each rollout. If None, all of them
+        up to 8 agents, and as many as 8 agents have (254) beyond
+    :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference
+    :param n_critics: Number of Q-critics, of which the minimum is taken
+    :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
+    :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
+    :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
+    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
+    :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
+    :param stats_window_size: Number of episodes over which the reported statistics are averaged
+    :param tensorboard_log: The log location for tensorboard (if None, no logging)
+    :param policy_kwargs: Additional arguments to be passed to the policy on creation
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
+    :param seed: Seed for the pseudo random generators, coalition sampling included
+    :param device: Device (cpu, cuda, ...) on which the code should be run
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :raises ValueError: If a setting is unknown or out of its range
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: CooperativeActorQCriticPolicy
+
+    def __init__(
+        self,
+        policy: str | type[CooperativeActorQCriticPolicy],
+        env: JointEnvLike,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        share_parameters: bool = False,
+        credit: str = "core",
+        baseline: str = "v",
+        grand_advantage: str = "gae",
+        q_target: str = "td0",
+        variance_weight: float = 0.1,
+        credit_scale: str = "batch",
+        n_coalitions: int | None = None,
+        solver: str = "active_set",
+        n_critics: int = 2,
+        q_learning_rate: float | Schedule | None = None,
+        q_n_epochs: int | None = None,
+        rollout_buffer_class: type[JointRolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ):
+        self.credit = credit
+        self.baseline = baseline
+        self.grand_advantage = grand_advantage
+        self.q_target = q_target
+        self.variance_weight = variance_weight
+        self.credit_scale = credit_scale
+        self.n_coalitions = n_coalitions
+        self.solver = solver
+        self.n_critics = n_critics
+        self.q_learning_rate = q_learning_rate
+        self.q_n_epochs = q_n_epochs
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            share_parameters=share_parameters,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            target_kl=target_kl,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        for name, choices in {
+            "credit": tuple(CONCEPTS),
+            "baseline": ("v", "q"),
+            "grand_advantage": ("gae", "q"),
+            "q_target": ("td0", "lambda"),
+            "credit_scale": ("batch", "sample", "paper"),
+            "solver": tuple(SOLVERS),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown, expected one of {list(choices)}.")
+        if self.variance_weight < 0:
+            raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
+        if self.n_critics < 1:
+            raise ValueError(f"n_critics must be at least 1 (2 for twin critics), got {self.n_critics}.")
+        if self.q_n_epochs is not None and self.q_n_epochs < 1:
+            raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
+        if self.n_coalitions is not None and self.env is not None:
+            n_proper = 2**self.n_agents - 2
+            if not 1 <= self.n_coalitions <= n_proper:
+                raise ValueError(
+                    f"n_coalitions={self.n_coalitions} is out of range: {self.n_agents} agents have {n_proper} proper "
+                    f"coalitions, so pass a number from 1 to {n_proper}, or None."
+                )
+
+    def _policy_settings(self) -> dict[str, Any]:
+        return dict(super()._policy_settings(), n_critics=self.n_critics)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.q_lr_schedule = self.lr_schedule if self.q_learning_rate is None else FloatSchedule(self.q_learning_rate)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "q_lr_schedule"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer", "policy.q_optimizer"], []
+
+    def _coalitions(self) -> th.Tensor:
+        """
+        :return: The coalitions of this rollout, boolean ``(n_coalitions, n_agents)``
+        """
+        n_agents = self.n_agents
+        if self.n_coalitions is None and n_agents <= MAX_AGENTS_ALL_COALITIONS:
+            return all_coalitions(n_agents, device=self.device)
+        n_coalitions = 2**MAX_AGENTS_ALL_COALITIONS - 2 if self.n_coalitions is None else self.n_coalitions
+        # Torch's global generator, which ``seed`` fixes together with the sampling of actions
+        return sample_coalitions(n_agents, n_coalitions, th.default_generator).to(self.device)
+
+    def _rollout(self) -> RolloutTensors:
+        """The rollout as one batch, time-major, while the buffer is still ``(n_steps, n_envs, ...)``."""
+        buffer = self.rollout_buffer
+
+        def flatten(array: np.ndarray) -> th.Tensor:
+            return th.as_tensor(array.reshape(-1, *array.shape[2:]), device=self.device)
+
+        observations = buffer.observations
+        if isinstance(observations, dict):
+            flat_observations = {name: flatten(array) for name, array in observations.items()}
+        else:
+            flat_observations = flatten(observations)
+        return RolloutTensors(
+            self.policy.split_observation(flat_observations),
+            self.policy.action_features(self.policy.shape_actions(flatten(buffer.actions))),
+            flatten(buffer.values),
+            flatten(buffer.advantages),
+            flatten(buffer.td0_targets if self.q_target == "td0" else buffer.returns),
+        )
+
+    def _update_critics(self) -> None:
+        """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
+        policy = self.policy
+        rollout = self._rollout()
+        learning_rate = self.q_lr_schedule(self._current_progress_remaining)
+        update_learning_rate(policy.q_optimizer, learning_rate)
+        parameters = list(policy.q_critic.parameters())
+
+        losses = []
+        for _ in range(self.n_epochs if self.q_n_epochs is None else self.q_n_epochs):
+            for indices in th.randperm(len(rollout.q_targets)).split(self.batch_size):
+                estimates = policy.q_critic(rollout.observation.state[indices], rollout.actions[indices])
+                # The mean over samples, the sum over critics: each learns as if it were alone
+                loss = F.mse_loss(estimates, rollout.q_targets[indices].expand_as(estimates)) * policy.n_critics
+                losses.append(loss.item())
+                policy.q_optimizer.zero_grad()
+                loss.backward()
+                th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                policy.q_optimizer.step()
+        self.logger.record("train/q_loss", np.mean(losses) / policy.n_critics)
+
+    @th.no_grad()
+    def _allocate_credits(self) -> np.ndarray:
+        """
+        Play the cooperative game of each sample and divide its advantage (paper, equations 3 and 6).
+
+        :return: Credits ``(n_steps, n_envs, n_agents)``; those of an efficient concept are multiplied by the number of
+            (living) agents, so that their mean is the advantage
+        """
+        policy = self.policy
+        rollout = self._rollout()
+        baseline_actions = policy.action_features(policy.distribution(rollout.observation).mode())
+        q_function = policy.q_critic.bind(rollout.observation.state)
+        masks = self._coalitions()
+
+        if self.baseline == "q":
+            baseline = policy.q_critic(rollout.observation.state, baseline_actions).amin(dim=0)
+        else:
+            baseline = rollout.values
+        values = coalition_values(q_function, rollout.actions, baseline_actions, masks) - baseline[:, None]
+        if self.grand_advantage == "q":
+            grand_value = policy.q_critic(rollout.observation.state, rollout.actions).amin(dim=0) - baseline
+        else:
+            grand_value = rollout.advantages
+
+        agent_mask = rollout.observation.agent_mask
+        player_mask = None if agent_mask is None else agent_mask > 0.5
+        allocated = allocate(
+            values,
+            masks,
+            grand_value,
+            self.credit,
+            variance_weight=self.variance_weight,
+            scale=self._credit_scale(values, masks, grand_value),
+            solver=self.solver,
+            player_mask=player_mask,
+        )
+        credits = allocated.credits
+
+        self.logger.record("credit/epsilon", allocated.epsilon.mean().item())
+        self.logger.record("credit/spread", credits.std(dim=1, correction=0).mean().item())
+        violation = largest_excess(credits, values, masks).clamp(min=0.0)
+        self.logger.record("credit/core_violation", violation.mean().item())
+        self.logger.record("credit/solver_residual", allocated.gap.max().item())
+
+        if self.credit in EFFICIENT_CONCEPTS:
+            credits = credits * (self.n_agents if player_mask is None else player_mask.sum(dim=1, keepdim=True))
+        return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)
+
+    def _credit_scale(self, values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> float | th.Tensor | None:
+        """
+        :param values: Coalition values ``(batch, n_coalitions)``
+        :param masks: Coalitions ``(n_coalitions, n_agents)``
+        :param grand_value: Value of the grand coalition ``(batch,)``
+        :return: What the values are divided by, see ``credit_scale``; 1 where that would be 0
+        """
+        if self.credit_scale == "paper":
+            return None
+        if self.credit_scale == "batch":
+            scale = grand_value.std(correction=0)
+        else:
+            equal_split = (grand_value / self.n_agents)[:, None].expand(-1, self.n_agents)
+            scale = largest_excess(equal_split, values, masks).clamp(min=0.0)
+        return th.where(scale > 0, scale, 1.0)

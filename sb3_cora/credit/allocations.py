@@ -1,0 +1,462 @@
+"""
+Solution concepts: how the grand value of a game is divided among the agents, given what coalitions are worth.
+
+Every concept is a function of one batch of games: values ``v(C)`` of the proper coalitions at hand ``(batch, n_coalitions)``,
+their masks ``(n_coalitions, n_agents)``, and the grand value ``v(N)`` ``(batch,)``. The empty coalition is worth 0. A concept
+is called efficient where the credits of a game sum to ``v(N)``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch as th
+
+from sb3_cora.credit.coalitions import (
+    first_occurrences,
+    leave_one_out,
+    n_proper_coalitions,
+    restrict_coalitions,
+    singletons,
+)
+from sb3_cora.credit.excess import largest_excess
+from sb3_cora.credit.solvers import ActiveSetSolver, ConvergenceError, CoreSolver, make_solver
+
+EpsilonBound = Literal["nonnegative", "free"]
+
+LIMIT_WEIGHT = 1e-3
+"""Weight, relative to the largest excess, from which the core programme has the least core's solution: below a bound that
+depends on the coalitions alone it no longer moves, and at ten times this weight it does not move yet."""
+
+
+class Credits(NamedTuple):
+    """
+    Divided values of a batch of games, in the units of the values.
+
+    :param credits: ``(batch, n_agents)``
+    :param epsilon: ``(batch,)``, the largest excess ``v(C) - x(C)`` that the credits ``x`` leave to a coalition at hand;
+        not below 0 unless ``epsilon_bound="free"``
+    :param gap: ``(batch,)``, how far the objective of the core programme may lie above its minimum; 0 for concepts that are
+        formulas, infinite for a sample without solution
+    :param converged: boolean ``(batch,)``
+    """
+
+    credits: th.Tensor
+    epsilon: th.Tensor
+    gap: th.Tensor
+    converged: th.Tensor
+
+
+class Division(NamedTuple):
+    """
+    What a solution concept returns.
+
+    :param credits: ``(batch, n_agents)``
+    :param gap: as in ``Credits``
+    :param converged: as in ``Credits``
+    """
+
+    credits: th.Tensor
+    gap: th.Tensor
+    converged: th.Tensor
+
+
+def core(
+    values: th.Tensor,
+    masks: th.Tensor,
+    grand_value: th.Tensor,
+    variance_weight: float | th.Tensor,
+    epsilon_bound: EpsilonBound,
+    solver: CoreSolver,
+) -> Division:
+    """
+    The core programme (CORA, equation 6). Efficient.
+
+    Over credits ``x`` that sum to ``v(N)`` and ``eps >= 0`` (or free), minimises
+    ``eps + (variance_weight / n) * sum_i (x_i - v(N) / n)^2`` subject to ``x(C) + eps >= v(C)`` for every coalition at hand.
+    The variance term draws credits towards equal shares, so an agent that contributes nothing may get a share nevertheless;
+    and it caps them: ``|x_i - v(N) / n| <= (n - 1) / (2 * variance_weight)`` whatever the values.
+
+    :param values: ``(batch, n_coalitions)``
+    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param grand_value: ``(batch,)``
+    :param variance_weight: not negative, one number or ``(batch,)``; in the inverse units of the values. 0 is the limit from
+        above, the least core
+    :param epsilon_bound: ``"nonnegative"`` or ``"free"``
+    :param solver: what solves the programmes
+    :return: the credits and their certificate
+    :raises ValueError: for a free ``eps`` over coalitions that are not balanced, where it has no least value
+    """
+    n_coalitions, n_agents = masks.shape
+    equal_share = grand_value[:, None] / n_agents
+    if n_coalitions == 0:
+        return _formula(equal_share.expand(-1, n_agents))
+    if epsilon_bound == "free" and not is_balanced(masks):
+        raise ValueError(
+            f'epsilon_bound="free" needs balanced coalitions, and the {n_coalitions} at hand are not: credits could be moved '
+            "to satisfy all of them ever better. Add the complement of each coalition, or use epsilon_bound='nonnegative'."
+        )
+    excesses = th.addmm(values, equal_share, masks.sum(dim=1, dtype=values.dtype)[None], alpha=-1)
+    size = excesses.amax(dim=1)
+    size = size - excesses.amin(dim=1) if epsilon_bound == "free" else size.clamp(min=0)
+    # Where no coalition wants more than its equal shares, the equal split is the solution in any unit.
+    size = th.where(size > 0, size, 1)
+    weight = (size * variance_weight).clamp(min=LIMIT_WEIGHT)
+    solution = solver.solve(excesses / size[:, None], masks, weight, nonnegative_epsilon=epsilon_bound == "nonnegative")
+    return Division(equal_share + solution.deviations * size[:, None], solution.gap * size, solution.converged)
+
+
+def least_core(
+    values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, epsilon_bound: EpsilonBound, solver: CoreSolver
+) -> Division:
+    """
+    The least core: the smallest ``eps`` that leaves no coalition short of more than it (CORA "without std"), and among the
+    credits that reach it those of least variance. Efficient. The limit of ``core`` as ``variance_weight`` goes to 0.
+
+    :return: the credits and their certificate
+    """
+    return core(values, masks, grand_value, 0.0, epsilon_bound, solver)
+
+
+def is_balanced(masks: th.Tensor) -> bool:
+    """
+    Whether some weighting of the coalitions covers every agent equally, as a coalition and its complement do. Then no
+    transfer of credits favours all coalitions at once, and the least core has a finite ``eps`` even below 0.
+
+    :param masks: boolean ``(n_coalitions, n_agents)``, at least one coalition and two agents
+    :return: whether they are balanced
+    """
+    # In the game worth nothing with a free eps, a transfer pays exactly where it favours all coalitions.
+    nothing = th.zeros(1, len(masks), dtype=th.float64, device=masks.device)
+    solution = ActiveSetSolver().solve(nothing, masks, nothing.new_ones(1), nonnegative_epsilon=False)
+    return bool(solution.deviations.abs().max() < 1e-6)
+
+
+def shapley(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    The Shapley value: the mean over all orders of arrival of what an agent adds on arriving (Shapley 1953). Efficient.
+
+    :return: ``(batch, n_agents)``
+    :raises ValueError: unless every proper coalition is at hand
+    """
+    n_agents = masks.shape[1]
+    weights = [1 / (n_agents * math.comb(n_agents - 1, n_before)) for n_before in range(n_agents)]
+    return _weighted_marginals(values, masks, grand_value, weights, "shapley")
+
+
+def banzhaf(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    The Banzhaf value: the mean over all coalitions of the others of what an agent adds to them (Banzhaf 1965). Not efficient.
+
+    :return: ``(batch, n_agents)``
+    :raises ValueError: unless every proper coalition is at hand
+    """
+    n_agents = masks.shape[1]
+    return _weighted_marginals(values, masks, grand_value, [0.5 ** (n_agents - 1)] * n_agents, "banzhaf")
+
+
+def difference(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    Difference rewards: what the team would lose without the agent, ``v(N) - v(N without i)`` (Wolpert and Tumer 2001).
+    Not efficient.
+
+    :return: ``(batch, n_agents)``
+    :raises ValueError: unless every coalition of all but one is at hand
+    """
+    wanted = leave_one_out(masks.shape[1], masks.device)
+    return grand_value[:, None] - values[:, _find(masks, wanted, "difference")]
+
+
+def singleton(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    What the agent is worth on its own, ``v({i})``. Not efficient.
+
+    :return: ``(batch, n_agents)``
+    :raises ValueError: unless every coalition of one is at hand
+    """
+    return values[:, _find(masks, singletons(masks.shape[1], masks.device), "singleton")]
+
+
+def equal(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    Equal shares, ``v(N) / n``. Efficient.
+
+    :return: ``(batch, n_agents)``
+    """
+    return (grand_value[:, None] / masks.shape[1]).expand(-1, masks.shape[1])
+
+
+def shared(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    The whole grand value to every agent, as MAPPO has it. Not efficient.
+
+    :return: ``(batch, n_agents)``
+    """
+    return grand_value[:, None].expand(-1, masks.shape[1])
+
+
+FORMULAS: dict[str, Callable[[th.Tensor, th.Tensor, th.Tensor], th.Tensor]] = {
+    "shapley": shapley,
+    "banzhaf": banzhaf,
+    "difference": difference,
+    "singleton": singleton,
+    "equal": equal,
+    "shared": shared,
+}
+"""Concepts that are linear in the values."""
+
+CONCEPTS: tuple[str, ...] = ("core", "least_core", *FORMULAS)
+"""What ``allocate`` knows by name."""
+
+EFFICIENT_CONCEPTS = frozenset({"core", "least_core", "shapley", "equal"})
+"""Concepts whose credits sum to the grand value."""
+
+
+@th.no_grad()
+def allocate(
+    values: th.Tensor,
+    masks: th.Tensor,
+    grand_value: th.Tensor,
+    concept: str = "core",
+    *,
+    variance_weight: float = 0.1,
+    epsilon_bound: EpsilonBound = "nonnegative",
+    scale: float | th.Tensor | None = None,
+    solver: str | CoreSolver = "active_set",
+    player_mask: th.Tensor | None = None,
+    check: bool = True,
+) -> Credits:
+    """
+    Divide the grand value of every game of a batch among its agents.
+
+    All arithmetic is in float64; the credits come back in the dtype of ``values``. No gradient flows.
+
+    :param values: ``v(C)`` of the coalitions at hand, ``(batch, n_coalitions)``
+    :param masks: these coalitions, boolean ``(n_coalitions, n_agents)``, neither empty nor everyone
+    :param grand_value: ``v(N)``, ``(batch,)``
+    :param concept: one of ``CONCEPTS``
+    :param variance_weight: for ``"core"``: the weight of the variance against ``eps``. The two have different units, so a
+        weight means something only beside a scale: ``1 / (2 * variance_weight)``, times ``scale``, is the furthest that two
+        agents' credits may leave the equal share. 0 gives the least core
+    :param epsilon_bound: for the programmes: whether ``eps`` stops at 0 (``"nonnegative"``) or may be ``"free"``
+    :param scale: values are divided by it beforehand and credits multiplied afterwards, one positive number or ``(batch,)``;
+        it changes nothing but the meaning of ``variance_weight``. ``None``: the raw programme of the paper
+    :param solver: for the programmes: one of ``SOLVERS``, or a solver
+    :param player_mask: ``(batch, n_agents)``, which agents take part (all if ``None``). The others leave the game: they get 0,
+        and a coalition is worth what it is worth without them. A lone player gets the grand value
+    :param check: raise on numbers that are not finite, on scales that are not positive and on samples that did not converge.
+        Otherwise such samples get zero credits, respectively the best credits found, and are flagged in ``converged``;
+        nothing is read back from the device, except to sort samples by ``player_mask``
+    :return: credits, epsilon, gap and convergence, in the units of ``values``
+    :raises ValueError: for arguments that are unknown, of the wrong shape or (with ``check``) not finite
+    :raises ConvergenceError: (with ``check``) when a sample did not converge
+    """
+    if concept not in CONCEPTS:
+        raise ValueError(f"concept={concept!r} is unknown, expected one of {list(CONCEPTS)}.")
+    if epsilon_bound not in ("nonnegative", "free"):
+        raise ValueError(f"epsilon_bound={epsilon_bound!r} is unknown, expected 'nonnegative' or 'free'.")
+    if not variance_weight >= 0:
+        raise ValueError(f"variance_weight must not be negative, got {variance_weight}; 0 gives the least core.")
+    solver = make_solver(solver)
+    _check_shapes(values, masks, grand_value, player_mask)
+    if check:
+        _check_coalitions(masks)
+
+    dtype, device = values.dtype, values.device
+    unit = th.as_tensor(1.0 if scale is None else scale, dtype=th.float64, device=device).expand(len(values))
+    values, grand_value, masks = values.double(), grand_value.double(), masks.to(device)
+    if check:
+        _check_numbers(values, grand_value, unit)
+        sound = None
+    else:
+        sound = values.isfinite().all(dim=1) & grand_value.isfinite() & unit.isfinite() & (unit > 0)
+        values = values.masked_fill(~sound[:, None], 0)
+        grand_value, unit = grand_value.masked_fill(~sound, 0), unit.masked_fill(~sound, 1)
+    values, grand_value = values / unit[:, None], grand_value / unit
+
+    divide = _Divider(concept, variance_weight, epsilon_bound, solver)
+    if player_mask is None:
+        result = divide(values, masks, grand_value)
+    else:
+        result = divide.among(player_mask.to(device).bool(), values, masks, grand_value)
+    if sound is not None:
+        result = result._replace(gap=result.gap.masked_fill(~sound, math.inf), converged=result.converged & sound)
+    elif not bool(result.converged.all()):
+        raise ConvergenceError(_describe_failures(result))
+    return Credits(
+        credits=(result.credits * unit[:, None]).to(dtype),
+        epsilon=(result.epsilon * unit).to(dtype),
+        gap=(result.gap * unit).to(dtype),
+        converged=result.converged,
+    )
+
+
+class _Divider(NamedTuple):
+    """One way of dividing, for games of any number of players."""
+
+    concept: str
+    variance_weight: float
+    epsilon_bound: EpsilonBound
+    solver: CoreSolver
+
+    def __call__(self, values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> Credits:
+        """
+        :param values: ``(batch, n_coalitions)``
+        :param masks: boolean ``(n_coalitions, n_agents)``
+        :param grand_value: ``(batch,)``
+        :return: the divided values, of games in which every agent takes part
+        """
+        n_agents = masks.shape[1]
+        if n_agents < 2:
+            division = _formula(grand_value[:, None].expand(-1, n_agents))
+        elif self.concept in FORMULAS:
+            division = _formula(FORMULAS[self.concept](values, masks, grand_value))
+        else:
+            weight = self.variance_weight if self.concept == "core" else 0.0
+            division = core(values, masks, grand_value, weight, self.epsilon_bound, self.solver)
+        epsilon = largest_excess(division.credits, values, masks) if len(masks) else th.zeros_like(grand_value)
+        if self.epsilon_bound == "nonnegative":
+            epsilon = epsilon.clamp(min=0)
+        return Credits(division.credits, epsilon, division.gap, division.converged)
+
+    def among(self, players: th.Tensor, values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> Credits:
+        """
+        :param players: boolean ``(batch, n_agents)``, who takes part in which game
+        :param values: ``(batch, n_coalitions)``
+        :param masks: boolean ``(n_coalitions, n_agents)``
+        :param grand_value: ``(batch,)``
+        :return: the divided values, solved together for all samples with the same players
+        """
+        result = Credits(
+            credits=values.new_zeros(players.shape),
+            epsilon=th.zeros_like(grand_value),
+            gap=th.zeros_like(grand_value),
+            converged=th.ones_like(grand_value, dtype=th.bool),
+        )
+        teams, team_of_sample = th.unique(players, dim=0, return_inverse=True)
+        for number, team in enumerate(teams):
+            if not team.any():
+                continue
+            samples = (team_of_sample == number).nonzero()[:, 0]
+            team_masks, rows = restrict_coalitions(masks, team)
+            divided = self(values[samples][:, rows], team_masks, grand_value[samples])
+            result.credits[samples[:, None], team.nonzero()[:, 0]] = divided.credits
+            result.epsilon[samples] = divided.epsilon
+            result.gap[samples] = divided.gap
+            result.converged[samples] = divided.converged
+        return result
+
+
+def _formula(credits: th.Tensor) -> Division:
+    """
+    :param credits: ``(batch, n_agents)``, from a formula
+    :return: the same, with nothing left to certify
+    """
+    gap = credits.new_zeros(len(credits))
+    return Division(credits, gap, gap == 0)
+
+
+def _weighted_marginals(
+    values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, weights: list[float], concept: str
+) -> th.Tensor:
+    """
+    ``sum_S weights[|S|] * (v(S + i) - v(S))`` over the coalitions ``S`` of the other agents.
+
+    :param weights: one for each number of agents that ``i`` may meet, ``n_agents`` of them
+    :return: ``(batch, n_agents)``
+    """
+    n_agents = masks.shape[1]
+    rows = first_occurrences(masks)
+    if len(rows) != n_proper_coalitions(n_agents):
+        raise ValueError(
+            f"concept={concept!r} needs all {n_proper_coalitions(n_agents)} proper coalitions of {n_agents} agents, got "
+            f"{len(rows)}. Pass all_coalitions({n_agents}), or choose a concept that works on samples, such as 'core'."
+        )
+    members = masks[rows]
+    weight = values.new_tensor(weights)
+    size = members.sum(dim=1)
+    coefficients = th.where(members, weight[size - 1][:, None], -weight[size][:, None])
+    return values[:, rows] @ coefficients + (grand_value * weight[-1])[:, None]
+
+
+def _find(masks: th.Tensor, wanted: th.Tensor, concept: str) -> th.Tensor:
+    """
+    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param wanted: boolean ``(n_wanted, n_agents)``
+    :return: where each wanted coalition stands, ``(n_wanted,)``
+    """
+    found = th.stack([(masks == coalition).all(dim=1) for coalition in wanted])
+    missing = (~found.any(dim=1)).nonzero()[:, 0]
+    if len(missing):
+        members = wanted[missing[0]].nonzero()[:, 0].tolist()
+        raise ValueError(
+            f"concept={concept!r} needs {len(wanted)} coalitions of which {len(missing)} are not at hand, the first with the "
+            f"agents {members}. Pass all_coalitions(n_agents), or add these to the masks."
+        )
+    return found.int().argmax(dim=1)
+
+
+def _check_shapes(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, player_mask: th.Tensor | None) -> None:
+    """
+    :raises ValueError: when the arguments of ``allocate`` do not belong together
+    """
+    if masks.dim() != 2 or masks.dtype != th.bool or masks.shape[1] < 1:
+        raise ValueError(f"masks must be boolean (n_coalitions, n_agents), got {masks.dtype} {tuple(masks.shape)}.")
+    n_coalitions, n_agents = masks.shape
+    if values.dim() != 2 or values.shape[1] != n_coalitions or not values.is_floating_point():
+        raise ValueError(
+            f"values must be floating point (batch, n_coalitions={n_coalitions}), got {values.dtype} {tuple(values.shape)}."
+        )
+    n_samples = len(values)
+    if grand_value.shape != (n_samples,):
+        raise ValueError(f"grand_value must be (batch={n_samples},), got {tuple(grand_value.shape)}.")
+    if player_mask is not None and player_mask.shape != (n_samples, n_agents):
+        raise ValueError(f"player_mask must be (batch={n_samples}, n_agents={n_agents}), got {tuple(player_mask.shape)}.")
+
+
+def _check_coalitions(masks: th.Tensor) -> None:
+    """
+    :raises ValueError: for a coalition that is empty or grand
+    """
+    size = masks.sum(dim=1)
+    improper = ((size == 0) | (size == masks.shape[1])).nonzero()[:, 0]
+    if len(improper):
+        row = int(improper[0])
+        kind = "empty" if size[row] == 0 else "the grand coalition"
+        raise ValueError(
+            f"masks[{row}] is {kind}; only proper coalitions belong there. The empty one is worth 0, and the grand one's "
+            "worth is grand_value."
+        )
+
+
+def _check_numbers(values: th.Tensor, grand_value: th.Tensor, unit: th.Tensor) -> None:
+    """
+    :raises ValueError: for numbers that are not finite, or units that are not positive
+    """
+    bad = (~(values.isfinite().all(dim=1) & grand_value.isfinite())).nonzero()[:, 0]
+    if len(bad):
+        sample = int(bad[0])
+        raise ValueError(
+            f"{len(bad)} of {len(values)} samples hold numbers that are not finite, the first is sample {sample}: grand_value="
+            f"{grand_value[sample].item()}, {int((~values[sample].isfinite()).sum())} of {values.shape[1]} coalition values. "
+            "Look for NaN in rewards, observations and critics, or pass check=False to give such samples zero credits."
+        )
+    bad = (~(unit.isfinite() & (unit > 0))).nonzero()[:, 0]
+    if len(bad):
+        raise ValueError(
+            f"scale must be positive and finite, got {unit[bad[0]].item()} for sample {int(bad[0])}. Replace it by 1 "
+            "where the values it was measured on are all equal."
+        )
+
+
+def _describe_failures(result: Credits) -> str:
+    """
+    :return: which samples of the result did not converge, and what to do
+    """
+    failed = (~result.converged).nonzero()[:, 0]
+    sample = int(failed[0])
+    return (
+        f"{len(failed)} of {len(result.converged)} credit programmes did not converge, the first is sample {sample} with a "
+        f"gap of {result.gap[sample].item():.3g} (in units of scale). Try another solver, or pass check=False to go on with "
+        "the best credits found."
+    )

@@ -1,0 +1,153 @@
+"""The game played at every sample: what a coalition is worth when only its members act as they did."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch as th
+
+QFunction = Callable[[th.Tensor, slice], th.Tensor]
+"""Values of joint actions ``(n_samples, n_joint_actions, n_agents, action_dim)`` at the samples of a slice into the batch:
+``(n_samples, n_joint_actions)``. The states are the callable's own knowledge."""
+
+
+@runtime_checkable
+class FactoredQFunction(Protocol):
+    """
+    A Q-function whose first layer is linear in the state and in each agent's action, so that a coalition's
+    pre-activation is a sum of parts computed once per agent.
+
+    Methods to write: ``state_terms``, ``action_terms``, ``output``. ``hidden`` is the width of the first layer; several
+    critics are evaluated side by side and combined (say by their minimum) in ``output``.
+    """
+
+    def state_terms(self, samples: slice) -> th.Tensor:
+        """
+        The state's part of the first layer, bias included.
+
+        :param samples: which samples of the batch
+        :return: ``(n_critics, n_samples, hidden)``
+        """
+        ...
+
+    def action_terms(self, actions: th.Tensor, samples: slice) -> th.Tensor:
+        """
+        Each agent's part of the first layer.
+
+        :param actions: ``(n_samples, n_agents, action_dim)``
+        :param samples: the samples these actions belong to
+        :return: ``(n_critics, n_samples, n_agents, hidden)``
+        """
+        ...
+
+    def output(self, preactivations: th.Tensor) -> th.Tensor:
+        """
+        Everything behind the first layer, the combination of the critics included. May overwrite its argument.
+
+        :param preactivations: ``(n_critics, n_rows, hidden)``
+        :return: values ``(n_rows,)``
+        """
+        ...
+
+
+@th.no_grad()
+def coalition_values(
+    q_fn: QFunction | FactoredQFunction,
+    actions: th.Tensor,
+    baseline_actions: th.Tensor,
+    masks: th.Tensor,
+    *,
+    max_elements: int = 2**20,
+) -> th.Tensor:
+    """
+    Value ``Q(s, (a_C, a'_{-C}))`` of every coalition ``C``: its members act as sampled, the others as in the baseline
+    (CORA, equation 3, before the state's own value is subtracted, which is left to the caller).
+
+    Where ``q_fn`` is a ``FactoredQFunction`` its first layer is evaluated once per agent, not once per coalition:
+    the pre-activation of ``C`` is that of the baseline plus the sum of the members' changes, one product with the masks.
+
+    :param q_fn: the Q-function; see ``QFunction`` and ``FactoredQFunction`` for the two forms
+    :param actions: sampled actions ``(batch, n_agents, action_dim)``, one-hot where discrete
+    :param baseline_actions: what an agent outside the coalition does, same shape
+    :param masks: boolean coalitions ``(n_coalitions, n_agents)``
+    :param max_elements: batch and coalitions are cut into pieces whose largest temporary has at most this many numbers
+        (or as many as one sample and one coalition need); the values do not depend on it
+    :return: values ``(batch, n_coalitions)``
+    :raises ValueError: when the shapes do not belong together
+    """
+    if actions.dim() != 3 or actions.shape != baseline_actions.shape:
+        raise ValueError(
+            "actions and baseline_actions must both be (batch, n_agents, action_dim), got "
+            f"{tuple(actions.shape)} and {tuple(baseline_actions.shape)}. One-hot encode discrete actions first."
+        )
+    batch_size, n_agents, action_dim = actions.shape
+    if masks.dim() != 2 or masks.shape[1] != n_agents:
+        raise ValueError(f"masks must be (n_coalitions, n_agents={n_agents}), got {tuple(masks.shape)}.")
+    if max_elements < 1:
+        raise ValueError(f"max_elements must be positive, got {max_elements}.")
+    masks = masks.to(actions.device)
+    n_coalitions = len(masks)
+    if n_coalitions == 0 or batch_size == 0:
+        return actions.new_zeros(batch_size, n_coalitions)
+
+    if isinstance(q_fn, FactoredQFunction):
+        n_critics, _, hidden = q_fn.state_terms(slice(0, 1)).shape
+        elements_per_value = n_critics * hidden
+        # The per-agent terms are temporaries too, larger than the rest where agents outnumber coalitions.
+        elements_per_sample = n_agents * elements_per_value
+    else:
+        elements_per_value = elements_per_sample = n_agents * action_dim
+    coalitions_per_chunk = min(n_coalitions, max(1, max_elements // elements_per_value))
+    samples_per_chunk = max(1, max_elements // max(coalitions_per_chunk * elements_per_value, elements_per_sample))
+    mask_chunks = masks.split(coalitions_per_chunk)
+
+    values = []
+    for start in range(0, batch_size, samples_per_chunk):
+        samples = slice(start, min(start + samples_per_chunk, batch_size))
+        if isinstance(q_fn, FactoredQFunction):
+            values.append(_factored_values(q_fn, actions[samples], baseline_actions[samples], mask_chunks, samples))
+        else:
+            values.append(_plain_values(q_fn, actions[samples], baseline_actions[samples], mask_chunks, samples))
+    return th.cat(values)
+
+
+def _plain_values(
+    q_fn: QFunction,
+    actions: th.Tensor,
+    baseline_actions: th.Tensor,
+    mask_chunks: tuple[th.Tensor, ...],
+    samples: slice,
+) -> th.Tensor:
+    """
+    Coalition values by building every joint action.
+
+    :return: ``(n_samples, n_coalitions)``
+    """
+    actions, baseline_actions = actions[:, None], baseline_actions[:, None]
+    values = [q_fn(th.where(masks[None, :, :, None], actions, baseline_actions), samples) for masks in mask_chunks]
+    return th.cat(values, dim=1)
+
+
+def _factored_values(
+    q_fn: FactoredQFunction,
+    actions: th.Tensor,
+    baseline_actions: th.Tensor,
+    mask_chunks: tuple[th.Tensor, ...],
+    samples: slice,
+) -> th.Tensor:
+    """
+    Coalition values from the first layer's terms.
+
+    :return: ``(n_samples, n_coalitions)``
+    """
+    baseline_terms = q_fn.action_terms(baseline_actions, samples)
+    n_critics, n_samples, n_agents, hidden = baseline_terms.shape
+    baseline = q_fn.state_terms(samples).add(baseline_terms.sum(dim=2)).reshape(n_critics, 1, n_samples * hidden)
+    # Agents first and everything else flat: the sum over a coalition's members is then one large product per critic.
+    changes = q_fn.action_terms(actions, samples) - baseline_terms
+    changes = changes.transpose(1, 2).reshape(n_critics, n_agents, n_samples * hidden)
+    values = []
+    for masks in mask_chunks:
+        members = masks.to(changes.dtype).expand(n_critics, -1, -1)
+        preactivations = th.baddbmm(baseline, members, changes).view(n_critics, len(masks) * n_samples, hidden)
+        values.append(q_fn.output(preactivations).view(len(masks), n_samples).T)
+    return th.cat(values, dim=1)

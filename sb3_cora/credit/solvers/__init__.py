@@ -1,0 +1,22 @@
+from sb3_cora.credit.solvers.active_set import ActiveSetSolver
+from sb3_cora.credit.solvers.base import ConvergenceError, CoreSolver, Solution
+from sb3_cora.credit.solvers.cvxpylayers import CvxpyLayersSolver
+
+SOLVERS: dict[str, type[CoreSolver]] = {"active_set": ActiveSetSolver, "cvxpylayers": CvxpyLayersSolver}
+"""Solvers by name."""
+
+
+def make_solver(solver: str | CoreSolver) -> CoreSolver:
+    """
+    :param solver: a name among ``SOLVERS``, or a solver, which is returned as it is
+    :return: the solver
+    :raises ValueError: when the name is unknown
+    """
+    if isinstance(solver, CoreSolver):
+        return solver
+    if solver not in SOLVERS:
+        raise ValueError(f"solver={solver!r} is unknown, expected one of {list(SOLVERS)} or a CoreSolver.")
+    return SOLVERS[solver]()
+
+
+__all__ = ["SOLVERS", "ActiveSetSolver", "ConvergenceError", "CoreSolver", "CvxpyLayersSolver", "Solution", "make_solver"]

@@ -1,0 +1,543 @@
+"""VMAS tasks (https://github.com/proroklab/VectorizedMultiAgentSimulator) as joint environments."""
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from sb3_cora.common.joint_env import (
+    check_team_reward,
+    joint_action_space,
+    joint_observation_space,
+    reduce_rewards,
+)
+
+try:
+    import vmas
+    from vmas.simulator.environment import Environment
+    from vmas.simulator.environment.environment import local_seed
+    from vmas.simulator.scenario import BaseScenario
+except ImportError as error:
+    raise ImportError('VMAS is not installed: pip install "sb3-cora[vmas]"') from error
+
+
+class WorldsStep(NamedTuple):
+    """
+    What one step of every world gives, as numpy arrays.
+
+    - ``observations``: ``(num_envs, n_agents, obs_dim)`` float32
+    - ``agent_rewards``: ``(num_envs, n_agents)`` float32
+    - ``terminated``: ``(num_envs,)`` bool, the scenario says it is over
+    - ``truncated``: ``(num_envs,)`` bool, ``max_steps`` have gone
+    """
+
+    observations: np.ndarray
+    agent_rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class RandomStream:
+    """
+    The random numbers of one VMAS environment.
+
+    All VMAS environments of a process draw from one shared state, so that stepping one changes what the next draws.
+    Inside ``with stream.active():`` that state is this stream's own; on leaving, it is as it was found.
+
+    :param device: device of the worlds; on a GPU, VMAS draws from the device's global generator, which is kept apart as well
+    """
+
+    def __init__(self, device: th.device) -> None:
+        self.device = device
+        self._state = list(Environment.vmas_random_state)
+        self._cuda_state = th.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def seed(self, seed: int) -> None:
+        """
+        Restart the stream, at the state that ``vmas.make_env(seed=seed)`` starts from.
+
+        :param seed: at least 0 and below 2**32
+        """
+        self._state = [
+            th.Generator().manual_seed(seed).get_state(),
+            np.random.RandomState(seed).get_state(),
+            random.Random(seed).getstate(),
+        ]
+        if self._cuda_state is not None:
+            self._cuda_state = th.Generator(self.device).manual_seed(seed).get_state()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Let VMAS draw from this stream."""
+        shared = Environment.vmas_random_state
+        found = list(shared)
+        shared[:] = self._state
+        if self._cuda_state is not None:
+            cuda_found = th.cuda.get_rng_state(self.device)
+            th.cuda.set_rng_state(self._cuda_state, self.device)
+        try:
+            yield
+        finally:
+            self._state = list(shared)
+            shared[:] = found
+            if self._cuda_state is not None:
+                self._cuda_state = th.cuda.get_rng_state(self.device)
+                th.cuda.set_rng_state(cuda_found, self.device)
+
+
+class VmasWorlds:
+    """
+    A batch of worlds of one VMAS task with joint spaces, numpy in and out, a random stream of its own and no auto-reset.
+
+    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
+        and must no longer be stepped by others
+    :param num_envs: number of worlds; 1 when not given
+    :param max_steps: steps after which an episode is truncated, ``None`` for never
+    :param seed: seed of the random stream; without one it starts from entropy, or, for an ``Environment`` already made,
+        where VMAS's own stream stands
+    :param device: where VMAS computes
+    :param continuous_actions: ``False`` for VMAS's discrete actions
+    :param scenario_kwargs: arguments of the scenario
+    :raises ValueError: for an unknown scenario, or for settings that an ``Environment`` already made has settled otherwise
+    """
+
+    def __init__(
+        self,
+        scenario: "str | BaseScenario | Environment",
+        num_envs: int | None = None,
+        max_steps: int | None = None,
+        seed: int | None = None,
+        device: str | th.device = "cpu",
+        continuous_actions: bool = True,
+        **scenario_kwargs: Any,
+    ) -> None:
+        if isinstance(scenario, Environment):
+            settled = {"max_steps": max_steps, **scenario_kwargs}
+            if num_envs not in (None, scenario.num_envs) or any(value is not None for value in settled.values()):
+                raise ValueError(
+                    f"The VMAS environment is already made, with num_envs={scenario.num_envs} and "
+                    f"max_steps={scenario.max_steps}: give num_envs={num_envs}, {settled} to vmas.make_env instead."
+                )
+            self.environment = scenario
+            self.stream = RandomStream(scenario.device)
+            if seed is not None:
+                self.stream.seed(seed)
+        else:
+            self.stream = RandomStream(th.device(device))
+            self.stream.seed(int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed)
+            with self.stream.active():
+                self.environment = vmas.make_env(
+                    _checked_scenario(scenario),
+                    num_envs=1 if num_envs is None else num_envs,
+                    max_steps=max_steps,
+                    device=device,
+                    continuous_actions=continuous_actions,
+                    terminated_truncated=True,
+                    **scenario_kwargs,
+                )
+        self.num_envs = self.environment.num_envs
+        self.n_agents = self.environment.n_agents
+        self.observation_space, self.action_space, self._action_dims = _joint_spaces(self.environment)
+
+    def seed(self, seed: int) -> None:
+        """
+        Restart the random stream; the worlds follow at their next reset.
+
+        :param seed: at least 0 and below 2**32
+        """
+        self.stream.seed(seed)
+
+    def reset(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """
+        Start new episodes.
+
+        :param indices: the worlds to reset, all when not given
+        :return: the first observations of these worlds, ``(len(indices), n_agents, obs_dim)``
+        """
+        with self.stream.active():
+            # One swap of the random state for all worlds: Environment.reset_at pays it, a quarter of its time, for each.
+            with local_seed(Environment.vmas_random_state):
+                if indices is None or len(indices) == self.num_envs:
+                    self._reset_all()
+                else:
+                    for index in indices:
+                        self.environment.scenario.env_reset_world_at(int(index))
+                        self.environment.steps[index] = 0
+            (observations,) = self.environment.get_from_scenario(
+                get_observations=True, get_rewards=False, get_infos=False, get_dones=False
+            )
+        joint = self._joint_observations(observations)
+        return joint if indices is None else joint[indices]
+
+    def _reset_all(self) -> None:
+        """
+        Reset every world, each with a draw of its own.
+
+        The batched reset is one call, but in it some scenarios (give_way, for one) draw one number for all worlds, so that
+        all would live the same episode. Where the worlds come out alike, the first is spawned again by itself; if that moves
+        it, the scenario does draw, and so are the others.
+        """
+        environment = self.environment
+        environment.scenario.env_reset_world_at(None)
+        environment.steps = th.zeros(self.num_envs, device=environment.device)
+        if self.num_envs > 1 and _worlds_alike(environment):
+            environment.scenario.reset_world_at(0)
+            if not _worlds_alike(environment):
+                for index in range(1, self.num_envs):
+                    environment.scenario.reset_world_at(index)
+
+    def step(self, actions: np.ndarray) -> WorldsStep:
+        """
+        Advance every world by one step.
+
+        :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
+        :return: what the step gives, before any reset
+        :raises ValueError: if an action is NaN or outside the action space
+        """
+        if isinstance(self.action_space, spaces.Box):
+            if not ((actions >= self.action_space.low) & (actions <= self.action_space.high)).all():
+                raise ValueError(
+                    f"Actions range over [{actions.min()}, {actions.max()}], outside of {self.action_space}, or are NaN. "
+                    "Clip them to the action space, as SB3's predict() does."
+                )
+            columns = th.as_tensor(actions, dtype=th.float32, device=self.environment.device)
+        else:
+            columns = th.as_tensor(actions, device=self.environment.device).unsqueeze(-1)
+        with self.stream.active():
+            observations, agent_rewards, *ends, _ = self.environment.step(
+                [columns[:, agent, :dim] for agent, dim in enumerate(self._action_dims)]
+            )
+            terminated, truncated = ends if self.environment.terminated_truncated else self._separate_ends()
+        return WorldsStep(
+            self._joint_observations(observations),
+            # Some scenarios (wheel) give rewards of shape (num_envs, 1).
+            th.stack([rewards.reshape(-1) for rewards in _in_order(agent_rewards)], dim=1).float().cpu().numpy(),
+            terminated.cpu().numpy(),
+            truncated.cpu().numpy(),
+        )
+
+    def _separate_ends(self) -> tuple[th.Tensor, th.Tensor]:
+        """Both ends of an environment made without ``terminated_truncated``, whose step() has merged them."""
+        environment = self.environment
+        terminated = environment.scenario.done().clone()
+        if environment.max_steps is None:
+            return terminated, th.zeros_like(terminated)
+        return terminated, environment.steps >= environment.max_steps
+
+    def _joint_observations(self, observations: "list | dict") -> np.ndarray:
+        joint = th.zeros((self.num_envs, *self.observation_space.shape), device=self.environment.device)
+        for agent, observation in enumerate(_in_order(observations)):
+            flat = _flatten(observation)
+            joint[:, agent, : flat.shape[1]] = flat
+        return joint.cpu().numpy()
+
+    def render(self, mode: str, index: int = 0) -> np.ndarray | None:
+        """
+        Draw one world.
+
+        :param mode: ``"rgb_array"`` for a picture, ``"human"`` for a window
+        :param index: which world
+        :return: ``(height, width, 3)`` of uint8 with ``"rgb_array"``
+        :raises RuntimeError: if there is no display to draw on
+        """
+        try:
+            with self.stream.active():
+                return self.environment.render(mode=mode, env_index=index)
+        except Exception as error:
+            if os.environ.get("DISPLAY"):
+                raise
+            raise RuntimeError(
+                "VMAS renders through OpenGL and found no display. On a machine without a screen, run under a virtual one: "
+                "xvfb-run -a python ..."
+            ) from error
+
+    def close(self) -> None:
+        """Close the window, where one is open."""
+        if self.environment.viewer is not None:
+            self.environment.viewer.close()
+            self.environment.viewer = None
+
+
+class VmasVecEnv(VecEnv):
+    """
+    A Stable-Baselines3 ``VecEnv`` over the worlds of one VMAS environment, stepped as one batch.
+
+    Each world is reset by itself when its episode ends. ``infos[i]`` has ``"agent_rewards"``, ``"TimeLimit.truncated"``
+    and, when the episode has ended, ``"terminal_observation"``. Observations are ``Box(n_agents, obs_dim)``, actions
+    ``Box(n_agents, act_dim)`` in VMAS's own units, or ``MultiDiscrete``; agents with less are padded.
+
+    The worlds share one VMAS ``Environment``, which is what ``get_attr``, ``set_attr`` and ``env_method`` reach, and one
+    random stream, which other VMAS environments of the process do not touch: ``seed(s)`` restarts it for all worlds.
+
+    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which from
+        then on belongs to this object
+    :param num_envs: number of worlds
+    :param max_steps: steps after which an episode is truncated, ``None`` for never
+    :param seed: seed of the random stream
+    :param device: where VMAS computes
+    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param continuous_actions: ``False`` for VMAS's discrete actions
+    :param render_mode: ``"rgb_array"`` or ``"human"``
+    :param scenario_kwargs: arguments of the scenario
+    :raises ValueError: for an unknown scenario or ``team_reward``
+    """
+
+    actions: np.ndarray
+
+    def __init__(
+        self,
+        scenario: "str | BaseScenario | Environment",
+        num_envs: int | None = None,
+        max_steps: int | None = None,
+        seed: int | None = None,
+        device: str | th.device = "cpu",
+        team_reward: str = "mean",
+        continuous_actions: bool = True,
+        render_mode: str | None = None,
+        **scenario_kwargs: Any,
+    ) -> None:
+        check_team_reward(team_reward)
+        self.team_reward = team_reward
+        self.worlds = VmasWorlds(scenario, num_envs, max_steps, seed, device, continuous_actions, **scenario_kwargs)
+        self.render_mode = render_mode
+        self.spec: gym.envs.registration.EnvSpec | None = None
+        super().__init__(self.worlds.num_envs, self.worlds.observation_space, self.worlds.action_space)
+        if seed is not None:
+            self.seed(seed)
+
+    def reset(self) -> np.ndarray:
+        """
+        Start new episodes in all worlds, from the seed given last, if one was given since the last reset.
+
+        :return: ``(num_envs, n_agents, obs_dim)``
+        """
+        if self._seeds[0] is not None:
+            self.worlds.seed(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
+        return self.worlds.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
+        """
+        self.actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        :return: observations ``(num_envs, n_agents, obs_dim)``, team rewards ``(num_envs,)``, whether the episodes have
+            ended, and one info a world
+        """
+        observations, agent_rewards, terminated, truncated = self.worlds.step(self.actions)
+        time_limits = (truncated & ~terminated).tolist()
+        infos: list[dict[str, Any]] = [
+            {"agent_rewards": rewards, "TimeLimit.truncated": time_limit}
+            for rewards, time_limit in zip(agent_rewards, time_limits, strict=True)
+        ]
+        dones = terminated | truncated
+        ended = np.flatnonzero(dones)
+        if len(ended) > 0:
+            for index in ended:
+                infos[index]["terminal_observation"] = observations[index].copy()
+            observations[ended] = self.worlds.reset(ended)
+        return observations, reduce_rewards(agent_rewards, self.team_reward), dones, infos
+
+    def close(self) -> None:
+        """Close the window, where one is open."""
+        self.worlds.close()
+
+    def get_images(self) -> list[np.ndarray | None]:
+        """
+        :return: one picture a world, ``(height, width, 3)`` of uint8
+        """
+        return [self.worlds.render("rgb_array", index) for index in range(self.num_envs)]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """
+        :param attr_name: an attribute of this object or of the VMAS ``Environment``
+        :param indices: which worlds; they all have the same
+        :return: its value, once a world
+        """
+        owner = self if hasattr(self, attr_name) else self.worlds.environment
+        return [getattr(owner, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """
+        :param attr_name: an attribute of the VMAS ``Environment``
+        :param value: its new value
+        :param indices: must be all worlds, which share the attribute
+        :raises ValueError: if ``indices`` leaves out a world
+        """
+        left_out = set(range(self.num_envs)) - set(self._get_indices(indices))
+        if left_out:
+            raise ValueError(
+                f"The worlds of a VmasVecEnv share the attribute {attr_name!r}, so it cannot be set without the worlds "
+                f"{sorted(left_out)}. Set it for all (indices=None), or make several VmasVecEnv."
+            )
+        setattr(self.worlds.environment, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """
+        Call a method of the VMAS ``Environment``, once, for the whole batch.
+
+        :param method_name: name of the method
+        :param method_args: its arguments
+        :param indices: which worlds want the answer
+        :param method_kwargs: its keyword arguments
+        :return: its answer, once a world
+        """
+        with self.worlds.stream.active():
+            answer = getattr(self.worlds.environment, method_name)(*method_args, **method_kwargs)
+        return [answer for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """
+        :param wrapper_class: a Gymnasium wrapper
+        :param indices: which worlds
+        :return: false for each: the worlds are no Gymnasium environments
+        """
+        return [False for _ in self._get_indices(indices)]
+
+
+class VmasEnv(gym.Env):
+    """
+    One world of a VMAS task as a joint ``gymnasium.Env``, for whatever wants such an environment.
+
+    It has the spaces, rewards and episode ends of ``VmasVecEnv``. Training is many times faster on that one: VMAS takes
+    little longer to step hundreds of worlds than to step one.
+
+    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world
+    :param max_steps: steps after which an episode is truncated, ``None`` for never
+    :param seed: seed of the random stream, as a first ``reset(seed=)`` would give it
+    :param device: where VMAS computes
+    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param continuous_actions: ``False`` for VMAS's discrete actions
+    :param render_mode: ``"rgb_array"`` or ``"human"``
+    :param scenario_kwargs: arguments of the scenario
+    :raises ValueError: for an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 - Gymnasium's interface
+
+    def __init__(
+        self,
+        scenario: "str | BaseScenario | Environment",
+        max_steps: int | None = None,
+        seed: int | None = None,
+        device: str | th.device = "cpu",
+        team_reward: str = "mean",
+        continuous_actions: bool = True,
+        render_mode: str | None = None,
+        **scenario_kwargs: Any,
+    ) -> None:
+        check_team_reward(team_reward)
+        self.team_reward = team_reward
+        self.worlds = VmasWorlds(scenario, 1, max_steps, seed, device, continuous_actions, **scenario_kwargs)
+        self.observation_space = self.worlds.observation_space
+        self.action_space = self.worlds.action_space
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": round(1 / self.worlds.environment.world.dt)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """
+        :param seed: restarts the random stream
+        :param options: VMAS has none
+        :return: the observation ``(n_agents, obs_dim)`` and an empty info
+        """
+        super().reset(seed=seed)
+        if seed is not None:
+            self.worlds.seed(seed)
+        return self.worlds.reset()[0], {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: ``(n_agents, act_dim)``, or ``(n_agents,)`` of discrete actions
+        :return: the observation ``(n_agents, obs_dim)``, the team's reward, terminated, truncated, and the info with
+            ``"agent_rewards"``, ``(n_agents,)``
+        """
+        observations, agent_rewards, terminated, truncated = self.worlds.step(np.asarray(action)[None])
+        reward = float(reduce_rewards(agent_rewards, self.team_reward)[0])
+        return observations[0], reward, bool(terminated[0]), bool(truncated[0]), {"agent_rewards": agent_rewards[0]}
+
+    def render(self) -> np.ndarray | None:
+        """
+        :return: the picture, ``(height, width, 3)`` of uint8, with ``render_mode="rgb_array"``
+        """
+        return None if self.render_mode is None else self.worlds.render(self.render_mode)
+
+    def close(self) -> None:
+        """Close the window, where one is open."""
+        self.worlds.close()
+
+
+def _checked_scenario(scenario: "str | BaseScenario") -> "str | BaseScenario":
+    known = [*vmas.scenarios, *vmas.debug_scenarios, *vmas.mpe_scenarios]
+    if isinstance(scenario, str) and scenario not in known:
+        close = get_close_matches(scenario, known)
+        raise ValueError(
+            f"VMAS has no scenario {scenario!r}. "
+            + (f"Did you mean {', '.join(close)}? " if close else "")
+            + f"It has {known}."
+        )
+    return scenario
+
+
+def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | spaces.MultiDiscrete, list[int]]:
+    """
+    Joint spaces of a VMAS environment, and the length of each agent's action vector (1 for a discrete action).
+
+    :raises ValueError: if its agents act in several discrete choices each
+    """
+    if environment.multidiscrete_actions:
+        raise ValueError(
+            "The VMAS environment was made with multidiscrete_actions=True, several choices an agent. "
+            "Make it without: VMAS then gives each agent one choice out of their product."
+        )
+    agent_observation_spaces = _in_order(environment.observation_space.spaces)
+    agent_action_spaces = _in_order(environment.action_space.spaces)
+    # VMAS speaks the legacy gym, whose spaces are no Gymnasium spaces.
+    observation_space = joint_observation_space(
+        [spaces.Box(-np.inf, np.inf, (_length(space),)) for space in agent_observation_spaces]
+    )
+    if environment.continuous_actions:
+        boxes = [spaces.Box(space.low, space.high) for space in agent_action_spaces]
+        return observation_space, joint_action_space(boxes), [box.shape[0] for box in boxes]
+    choices = [spaces.Discrete(int(space.n)) for space in agent_action_spaces]
+    return observation_space, joint_action_space(choices), [1] * len(choices)
+
+
+def _length(space: Any) -> int:
+    """Number of entries of a legacy gym ``Box``, or of a ``Dict`` of them."""
+    if hasattr(space, "spaces"):
+        return sum(_length(part) for part in space.spaces.values())
+    return int(np.prod(space.shape))
+
+
+def _in_order(per_agent: Any) -> list:
+    """The agents' values, out of VMAS's list or (with ``dict_spaces``) dict."""
+    return list(per_agent.values()) if hasattr(per_agent, "values") else list(per_agent)
+
+
+def _flatten(observation: "th.Tensor | dict") -> th.Tensor:
+    """``(num_envs, d)`` from a tensor of any shape, or from a dict of them."""
+    if isinstance(observation, dict):
+        return th.cat([_flatten(part) for part in observation.values()], dim=1)
+    return observation.flatten(start_dim=1)
+
+
+def _worlds_alike(environment: "Environment") -> bool:
+    """Whether every world has all its entities where the first world has them."""
+    states = [th.cat([entity.state.pos, entity.state.rot], dim=1) for entity in environment.world.entities]
+    joint = th.cat(states, dim=1)
+    return bool((joint == joint[:1]).all())

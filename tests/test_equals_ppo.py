@@ -1,0 +1,112 @@
+"""With one agent, MAPPO is Stable-Baselines3's PPO: same losses, same weights."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
+
+from sb3_cora import MAPPO
+from sb3_cora.common.networks import StackedLinear
+from tests.one_agent import OneAgent
+
+TRAIN_METRICS = (
+    "train/loss",
+    "train/policy_gradient_loss",
+    "train/value_loss",
+    "train/entropy_loss",
+    "train/approx_kl",
+    "train/clip_fraction",
+    "train/explained_variance",
+)
+
+
+def actor_and_critic_layers(model: PPO | MAPPO) -> list[th.nn.Module]:
+    """Linear layers of the model, actor first, each list from input to output."""
+    if isinstance(model, PPO):
+        extractor = model.policy.mlp_extractor
+        modules = [extractor.policy_net, model.policy.action_net, extractor.value_net, model.policy.value_net]
+    else:
+        modules = [model.policy.actor, model.policy.value_critic]
+    layers = (th.nn.Linear, StackedLinear)
+    return [layer for module in modules for layer in module.modules() if isinstance(layer, layers)]
+
+
+def flat_weights(model: PPO | MAPPO) -> list[np.ndarray]:
+    """All weights, as ``(out_features, in_features)`` and ``(out_features,)``."""
+    arrays = []
+    for layer in actor_and_critic_layers(model):
+        weight = layer.weight[0].T if isinstance(layer, StackedLinear) else layer.weight
+        arrays += [weight.detach().numpy(), layer.bias.detach().numpy().ravel()]
+    if hasattr(model.policy, "log_std"):
+        arrays.append(model.policy.log_std.detach().numpy().ravel())
+    return [array.copy() for array in arrays]
+
+
+@th.no_grad()
+def copy_weights(source: PPO, target: MAPPO) -> None:
+    for theirs, ours in zip(actor_and_critic_layers(source), actor_and_critic_layers(target), strict=True):
+        weight = theirs.weight.T[None] if isinstance(ours, StackedLinear) else theirs.weight
+        ours.weight.copy_(weight)
+        ours.bias.copy_(theirs.bias.reshape(ours.bias.shape))
+    if hasattr(source.policy, "log_std"):
+        target.policy.log_std.copy_(source.policy.log_std[None])
+
+
+def record_training(model: PPO | MAPPO, total_timesteps: int) -> list[dict[str, float]]:
+    """Train from a fixed state of the random generators; return the metrics of each update."""
+    history: list[dict[str, float]] = []
+
+    class Recorder(Logger):
+        def dump(self, step: int = 0) -> None:
+            history.append(dict(self.name_to_value))
+
+    model.set_logger(Recorder(folder=None, output_formats=[]))
+    model.env.seed(1)
+    th.manual_seed(2)
+    np.random.seed(3)
+    model.learn(total_timesteps)
+    history.append(dict(model.logger.name_to_value))
+    return [metrics for metrics in history if "train/loss" in metrics]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"clip_range_vf": 0.3, "ent_coef": 0.02},
+        {"normalize_advantage": False, "max_grad_norm": 10.0},
+        {"target_kl": 3e-4},
+    ],
+    ids=["default", "value clipping and entropy", "raw advantages", "target_kl"],
+)
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
+def test_one_agent_equals_ppo(env_id: str, settings: dict[str, float]) -> None:
+    # Pendulum only ever ends at its time limit, and so do some of CartPole's episodes at 20 steps
+    env_kwargs = {"max_episode_steps": 200 if env_id == "Pendulum-v1" else 20}
+    arguments = {"n_steps": 256, "batch_size": 64, "n_epochs": 4, "seed": 0, "device": "cpu", **settings}
+
+    def make_env() -> gym.Env:
+        # Pendulum's rewards reach -16: losses in the thousands would hide a relative error of 1e-6 in their units
+        return gym.wrappers.TransformReward(gym.make(env_id, **env_kwargs), lambda reward: 0.1 * reward)
+
+    ppo = PPO("MlpPolicy", make_vec_env(make_env, n_envs=2, seed=0), **arguments)
+    joint_env = make_vec_env(lambda: OneAgent(make_env()), n_envs=2, seed=0)
+    mappo = MAPPO("MlpPolicy", joint_env, **arguments)
+    copy_weights(ppo, mappo)
+    start = flat_weights(ppo)
+
+    expected, actual = record_training(ppo, 2048), record_training(mappo, 2048)
+
+    assert len(expected) == len(actual) == 4
+    assert mappo._n_updates == ppo._n_updates
+    assert (ppo._n_updates < 16) == ("target_kl" in settings)
+    for theirs, ours in zip(expected, actual, strict=True):
+        for name in TRAIN_METRICS:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-6, abs=1e-6), name
+    for before, theirs, ours in zip(start, flat_weights(ppo), flat_weights(mappo), strict=True):
+        assert np.abs(theirs - before).max() > 1e-3
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(mappo.rollout_buffer.returns, ppo.rollout_buffer.returns, rtol=1e-5, atol=1e-4)

@@ -1,0 +1,154 @@
+"""Stacked networks, joint distributions and centralised critics against their one-at-a-time counterparts."""
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from torch import nn
+
+from sb3_cora.common.critics import QCritic, ValueCritic
+from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian
+from sb3_cora.common.networks import AgentNetwork, StackedLinear, create_stacked_mlp, init_orthogonal
+from sb3_cora.credit import all_coalitions, coalition_values
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    th.manual_seed(0)
+
+
+def separate_networks(stack: nn.Sequential) -> list[nn.Sequential]:
+    """The members of a stack as ordinary networks with the same weights."""
+    members = []
+    for index in range(next(layer for layer in stack if isinstance(layer, StackedLinear)).n_members):
+        layers: list[nn.Module] = []
+        for layer in stack:
+            if isinstance(layer, StackedLinear):
+                linear = nn.Linear(layer.in_features, layer.out_features)
+                linear.weight.data = layer.weight.data[index].T
+                linear.bias.data = layer.bias.data[index, 0]
+                layers.append(linear)
+            else:
+                layers.append(layer)
+        members.append(nn.Sequential(*layers))
+    return members
+
+
+def test_stack_equals_separate_networks() -> None:
+    stack = create_stacked_mlp(3, 5, 2, [8, 7], nn.ReLU)
+    inputs = th.randn(3, 11, 5)
+    expected = th.stack([member(inputs[i]) for i, member in enumerate(separate_networks(stack))])
+    th.testing.assert_close(stack(inputs), expected)
+
+
+def test_orthogonal_initialisation_of_each_member() -> None:
+    stack = create_stacked_mlp(3, 16, 4, [16])
+    init_orthogonal(stack, gain=2.0)
+    for member in separate_networks(stack):
+        for linear in (member[0], member[2]):
+            gram = linear.weight @ linear.weight.T
+            th.testing.assert_close(gram, 4.0 * th.eye(len(gram)), atol=1e-5, rtol=0)
+            assert not linear.bias.any()
+    assert not th.equal(stack[0].weight[0], stack[0].weight[1])
+
+
+def test_agents_are_independent_without_shared_parameters() -> None:
+    network = AgentNetwork(3, 4, 2, [8])
+    observations = th.randn(6, 3, 4)
+    changed = observations.clone()
+    changed[:, 1] += 1.0
+    difference = (network(observations) - network(changed)).abs().amax(dim=(0, 2))
+    assert difference[1] > 1e-3
+    assert difference[0] == difference[2] == 0.0
+
+
+def test_shared_parameters_tell_the_agents_apart() -> None:
+    network = AgentNetwork(3, 4, 2, [8], share_parameters=True)
+    outputs = network(th.ones(1, 1, 4).expand(5, 3, 4))
+    assert not th.allclose(outputs[:, 0], outputs[:, 1])
+    member = separate_networks(nn.Sequential(*network.latent_net, network.output_net))[0]
+    expected = member(th.cat((th.ones(3, 4), th.eye(3)), dim=1))
+    th.testing.assert_close(outputs[0], expected)
+
+
+def test_gaussian_equals_sb3_for_each_agent() -> None:
+    mean, log_std = th.randn(7, 3, 2), th.randn(3, 2)
+    joint = JointDiagGaussian(mean, log_std, th.ones(3, 2, dtype=th.bool))
+    actions = joint.sample()
+    for agent in range(3):
+        single = DiagGaussianDistribution(2).proba_distribution(mean[:, agent], log_std[agent])
+        th.testing.assert_close(joint.log_prob(actions)[:, agent], single.log_prob(actions[:, agent]))
+        th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
+    assert th.equal(joint.mode(), mean)
+
+
+def test_padded_dimensions_do_not_count() -> None:
+    dimensions = th.tensor([[True, True, True], [True, False, False]])
+    mean, log_std = th.randn(5, 2, 3, requires_grad=True), th.zeros(2, 3, requires_grad=True)
+    joint = JointDiagGaussian(mean, log_std, dimensions)
+    actions = joint.sample().detach()
+    assert not actions[:, 1, 1:].any() and not joint.mode()[:, 1, 1:].any()
+    single = DiagGaussianDistribution(1).proba_distribution(mean[:, 1, :1], log_std[1, :1])
+    th.testing.assert_close(joint.log_prob(actions)[:, 1], single.log_prob(actions[:, 1, :1]))
+    (joint.log_prob(actions).sum() + joint.entropy().sum()).backward()
+    assert not mean.grad[:, 1, 1:].any() and not log_std.grad[1, 1:].any()
+    assert mean.grad[:, 1, 0].all() and log_std.grad[1, 0] != 0
+
+
+def test_categorical_equals_sb3_for_each_agent() -> None:
+    logits = th.randn(7, 2, 4)
+    joint = JointCategorical(logits, th.ones(2, 4, dtype=th.bool))
+    actions = joint.sample()
+    for agent in range(2):
+        single = CategoricalDistribution(4).proba_distribution(logits[:, agent])
+        th.testing.assert_close(joint.log_prob(actions)[:, agent], single.log_prob(actions[:, agent]))
+        th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
+        assert th.equal(joint.mode()[:, agent], single.mode())
+
+
+def test_masked_actions_are_never_taken_and_carry_no_gradient() -> None:
+    logits = th.zeros(4000, 2, 3, requires_grad=True)
+    allowed = th.tensor([[True, False, True], [False, True, False]])
+    joint = JointCategorical(logits, allowed)
+    actions = joint.sample()
+    assert set(actions[:, 0].tolist()) == {0, 2} and set(actions[:, 1].tolist()) == {1}
+    np.testing.assert_allclose(joint.entropy().detach()[0], [np.log(2), 0.0], atol=1e-6)
+    np.testing.assert_allclose(joint.log_prob(actions).detach()[:, 1], 0.0, atol=1e-6)
+    (joint.log_prob(actions).sum() + joint.entropy().sum()).backward()
+    assert not logits.grad[:, ~allowed].any()
+    assert logits.grad[:, 0, 0].any()
+
+
+def test_agent_without_any_action_gives_finite_numbers() -> None:
+    joint = JointCategorical(th.zeros(1, 2, 3), th.tensor([[True] * 3, [False] * 3]))
+    assert th.isfinite(joint.log_prob(joint.sample())).all() and th.isfinite(joint.entropy()).all()
+
+
+@pytest.mark.parametrize("net_arch", [[16], [16, 8]])
+def test_factored_q_values_equal_the_networks(net_arch: list[int]) -> None:
+    critic = QCritic(state_dim=5, n_agents=3, action_dim=2, net_arch=net_arch, n_critics=2)
+    states, actions, baseline = th.randn(13, 5), th.randn(13, 3, 2), th.randn(13, 3, 2)
+    masks = all_coalitions(3)
+    values = coalition_values(critic.bind(states), actions, baseline, masks)
+    for index, mask in enumerate(masks):
+        mixed = th.where(mask[:, None], actions, baseline)
+        th.testing.assert_close(values[:, index], critic(states, mixed).amin(dim=0))
+
+
+def test_critics_learn_independently() -> None:
+    critic = QCritic(state_dim=5, n_agents=2, action_dim=2, net_arch=[16], n_critics=2)
+    critic(th.randn(4, 5), th.randn(4, 2, 2))[0].sum().backward()
+    assert critic.first_layer.weight.grad[0].any() and not critic.first_layer.weight.grad[1].any()
+
+
+def test_q_critic_refuses_impossible_shapes() -> None:
+    with pytest.raises(ValueError, match="hidden layer"):
+        QCritic(5, 2, 2, net_arch=[])
+    with pytest.raises(ValueError, match="n_critics"):
+        QCritic(5, 2, 2, net_arch=[8], n_critics=0)
+
+
+def test_value_critic_without_hidden_layers_is_linear() -> None:
+    critic = ValueCritic(3, [])
+    states = th.randn(6, 3)
+    th.testing.assert_close(critic(2 * states) - critic(states), critic(states) - critic(0 * states))
