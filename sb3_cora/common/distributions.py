@@ -48,7 +48,7 @@ class JointDiagGaussian(JointDistribution):
     Gaussian with diagonal covariance for each agent.
 
     :param mean: ``(batch, n_agents, action_dim)``, in units of the action
-    :param log_std: ``(n_agents, action_dim)``
+    :param log_std: Broadcastable to ``mean``
     :param dimensions: ``(n_agents, action_dim)``, 1 where the agent has that action dimension and 0 where it is
         padding; padded dimensions are always 0 and count neither in the log-probability nor in the entropy
     """
@@ -68,6 +68,40 @@ class JointDiagGaussian(JointDistribution):
 
     def entropy(self) -> th.Tensor:
         return (self.distribution.entropy() * self.dimensions).sum(dim=2)
+
+
+class JointStateDependentGaussian(JointDiagGaussian):
+    """
+    Generalized state-dependent exploration for each agent: the noise is a linear function of the agent's latent
+    activations, which stays the same until it is drawn anew, so that exploration is smooth in time.
+
+    Paper: https://arxiv.org/abs/2005.05719
+
+    :param mean: ``(batch, n_agents, action_dim)``, in units of the action
+    :param log_std: Logarithm of the standard deviation of the noise function's weights,
+        ``(n_agents, latent_dim, action_dim)``, or with a first axis of 1 if shared
+    :param dimensions: ``(n_agents, action_dim)``, see ``JointDiagGaussian``
+    :param latent: Activations the noise depends on, ``(batch, n_agents, latent_dim)``; no gradient flows into them
+    :param noise_weights: The noise functions in force, ``(n_envs, n_agents, latent_dim, action_dim)``; where the batch
+        is not one sample for each environment, the first serves all
+    """
+
+    # Keeps the standard deviation away from zero
+    MIN_VARIANCE = 1e-6
+
+    def __init__(
+        self, mean: th.Tensor, log_std: th.Tensor, dimensions: th.Tensor, latent: th.Tensor, noise_weights: th.Tensor
+    ):
+        self.latent = latent.detach()
+        self.noise_weights = noise_weights
+        weight_variance = (2 * log_std).exp().expand(mean.shape[1], -1, -1)
+        variance = th.einsum("bnl,nld->bnd", self.latent.square(), weight_variance)
+        super().__init__(mean, 0.5 * (variance + self.MIN_VARIANCE).log(), dimensions)
+
+    def sample(self) -> th.Tensor:
+        weights = self.noise_weights if len(self.noise_weights) == len(self.latent) else self.noise_weights[:1]
+        noise = th.einsum("bnl,bnld->bnd", self.latent, weights.expand(len(self.latent), -1, -1, -1))
+        return (self.distribution.mean + noise) * self.dimensions
 
 
 class JointCategorical(JointDistribution):

@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +46,25 @@ def make_joint_vec_env(
     :raises ValueError: if the id is unknown, or its environment is no joint environment
     """
     spec = _find_spec(env_id)
-    batch_class = load_entry_point(spec.vector_entry_point) if isinstance(spec.vector_entry_point, str) else None
-    if vec_env_cls is None and isinstance(batch_class, type) and issubclass(batch_class, VecEnv):
+    batch_class = _batch_class(spec)
+    if batch_class is not None:
         # As in make_vec_env: pictures are there for whoever asks, without asking for them beforehand.
-        settings = {"render_mode": "rgb_array", **spec.kwargs, **env_kwargs}
-        batch = batch_class(num_envs=n_envs, seed=seed, **settings)  # type: ignore[call-arg]
-        batch.spec = spec  # type: ignore[attr-defined]
+        env_kwargs = {"render_mode": "rgb_array", **env_kwargs}
+    if batch_class is not None and vec_env_cls is None:
+        batch = batch_class(num_envs=n_envs, seed=seed, **{**spec.kwargs, **env_kwargs})
+        batch.spec = spec
         if monitor_dir is not None:
             Path(monitor_dir).mkdir(parents=True, exist_ok=True)
         vec_env: VecEnv = VecMonitor(batch, filename=None if monitor_dir is None else str(Path(monitor_dir) / "0"))
     else:
+        # The spec and not the id, which the processes of a SubprocVecEnv do not know: they have not imported sb3_cora.
         vec_env = make_vec_env(
-            env_id, n_envs=n_envs, seed=seed, monitor_dir=monitor_dir, vec_env_cls=vec_env_cls, env_kwargs=env_kwargs
+            partial(gym.make, spec),
+            n_envs=n_envs,
+            seed=seed,
+            monitor_dir=monitor_dir,
+            vec_env_cls=vec_env_cls,
+            env_kwargs=env_kwargs,
         )
     JointSpaces.from_spaces(vec_env.observation_space, vec_env.action_space)
     return vec_env
@@ -119,6 +128,14 @@ def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
         + (f"Did you mean {' or '.join(map(repr, close))}? " if close else "")
         + f"Registered joint environments: {_brief_list(ids)}."
     )
+
+
+def _batch_class(spec: gym.envs.registration.EnvSpec) -> Callable[..., Any] | None:
+    """The suite's own ``VecEnv``; ``None`` where it has no vector environment, or one that is none of SB3's."""
+    if not isinstance(spec.vector_entry_point, str):
+        return None
+    batch_class = load_entry_point(spec.vector_entry_point)
+    return batch_class if isinstance(batch_class, type) and issubclass(batch_class, VecEnv) else None
 
 
 def _brief_list(ids: list[str]) -> str:

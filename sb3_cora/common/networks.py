@@ -112,18 +112,29 @@ class AgentNetwork(nn.Module):
             self.register_buffer("identifiers", th.eye(n_agents), persistent=False)
             input_dim += n_agents
         n_members = 1 if share_parameters else n_agents
-        latent_dim = net_arch[-1] if len(net_arch) > 0 else input_dim
+        self.latent_dim = net_arch[-1] if len(net_arch) > 0 else input_dim
         self.latent_net = create_stacked_mlp(n_members, input_dim, 0, net_arch, activation_fn)
-        self.output_net = StackedLinear(n_members, latent_dim, output_dim)
+        self.output_net = StackedLinear(n_members, self.latent_dim, output_dim)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
         :param observations: ``(batch, n_agents, input_dim)``
         :return: ``(batch, n_agents, output_dim)``
         """
+        return self.forward_with_latent(observations)[0]
+
+    def forward_with_latent(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param observations: ``(batch, n_agents, input_dim)``
+        :return: Outputs ``(batch, n_agents, output_dim)`` and the activations of the last hidden layer
+            ``(batch, n_agents, latent_dim)``
+        """
         batch = observations.shape[0]
         if self.share_parameters:
             identifiers = self.identifiers.expand(batch, -1, -1)
-            inputs = th.cat((observations, identifiers), dim=2).flatten(end_dim=1).unsqueeze(0)
-            return self.output_net(self.latent_net(inputs)).reshape(batch, self.n_agents, -1)
-        return self.output_net(self.latent_net(observations.transpose(0, 1))).transpose(0, 1)
+            rows = th.cat((observations, identifiers), dim=2).flatten(end_dim=1)
+            latent = self.latent_net(rows.unsqueeze(0))
+            shape = (batch, self.n_agents, -1)
+            return self.output_net(latent).reshape(shape), latent.reshape(shape)
+        latent = self.latent_net(observations.transpose(0, 1))
+        return self.output_net(latent).transpose(0, 1), latent.transpose(0, 1)

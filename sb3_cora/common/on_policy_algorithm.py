@@ -76,6 +76,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param ent_coef: Entropy coefficient for the loss calculation
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together
+    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
+        (continuous actions only)
+    :param sde_sample_freq: Sample a new noise function every n steps when using gSDE (-1: only at the beginning of the
+        rollout)
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
@@ -112,6 +116,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
         share_parameters: bool = False,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
@@ -140,8 +146,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             ent_coef=ent_coef,
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
-            use_sde=False,
-            sde_sample_freq=-1,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             stats_window_size=stats_window_size,

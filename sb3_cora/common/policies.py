@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_cora.common.critics import QCritic, ValueCritic
-from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution
+from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution, JointStateDependentGaussian
 from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.networks import AgentNetwork, init_orthogonal
 
@@ -46,11 +46,14 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param ortho_init: Whether to use orthogonal initialization
     :param log_std_init: Initial value for the log standard deviation of continuous actions, in units of the action
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
+    :param use_sde: Whether to use generalized state-dependent exploration; ``log_std_init`` is then that of the weights
+        of the noise function, -2 is a usual value
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
     """
 
     log_std: nn.Parameter
+    noise_weights: th.Tensor
     dimensions: th.Tensor
     action_low: th.Tensor
     action_range: th.Tensor
@@ -65,12 +68,10 @@ class CooperativeActorCriticPolicy(BasePolicy):
         ortho_init: bool = True,
         log_std_init: float = 0.0,
         share_parameters: bool = False,
+        use_sde: bool = False,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
-        use_sde: bool = False,
     ):
-        if use_sde:
-            raise ValueError("Generalized state-dependent exploration is not available for joint actions: set use_sde=False.")
         if optimizer_kwargs is None:
             # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam
             optimizer_kwargs = dict(eps=1e-5) if optimizer_class == th.optim.Adam else {}
@@ -81,6 +82,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         self.ortho_init = ortho_init
         self.log_std_init = log_std_init
         self.share_parameters = share_parameters
+        self.use_sde = use_sde
         self._build(lr_schedule)
 
     @staticmethod
@@ -121,8 +123,11 @@ class CooperativeActorCriticPolicy(BasePolicy):
             }.items():
                 init_orthogonal(module, gain)
         if not joint.discrete:
-            shape = (1 if self.share_parameters else joint.n_agents, joint.action_dim)
+            latent_shape = (self.actor.latent_dim,) if self.use_sde else ()
+            shape = (1 if self.share_parameters else joint.n_agents, *latent_shape, joint.action_dim)
             self.log_std = nn.Parameter(th.full(shape, float(self.log_std_init)))
+        if self.use_sde:
+            self.reset_noise()
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -135,9 +140,20 @@ class CooperativeActorCriticPolicy(BasePolicy):
             ortho_init=self.ortho_init,
             log_std_init=self.log_std_init,
             share_parameters=self.share_parameters,
+            use_sde=self.use_sde,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )
+
+    @th.no_grad()
+    def reset_noise(self, n_envs: int = 1) -> None:
+        """
+        Draw new noise functions for generalized state-dependent exploration.
+
+        :param n_envs: Number of environments, each of which has its own
+        """
+        log_std = self.log_std.expand(n_envs, self.joint_spaces.n_agents, -1, -1)
+        self.noise_weights = th.randn_like(log_std) * log_std.exp()
 
     def split_observation(self, obs: PyTorchObs) -> JointObservation:
         """
@@ -157,7 +173,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
         :param observation: Parts of a batch of joint observations
         :return: The agents' current policies at these observations
         """
-        outputs = self.actor(observation.observation)
+        outputs, latent = self.actor.forward_with_latent(observation.observation)
+        if self.use_sde:
+            return JointStateDependentGaussian(outputs, self.log_std, self.dimensions, latent, self.noise_weights)
         if not self.joint_spaces.discrete:
             return JointDiagGaussian(outputs, self.log_std, self.dimensions)
         allowed = self.dimensions if observation.action_mask is None else self.dimensions & (observation.action_mask > 0.5)

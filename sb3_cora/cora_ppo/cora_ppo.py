@@ -55,7 +55,7 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     least core, above 10 times it nearly the equal split; see ``credit_scale``. Credits that sum to A are multiplied by
     the number of agents before the update, so that their mean over agents is the advantage that MAPPO gives each.
 
-    Paper: ../paper
+    Paper: https://arxiv.org/abs/2506.04265
 
     :param policy: The policy model to use (``"MlpPolicy"``, for Box and Dict joint observations alike)
     :param env: The environment to learn from: a joint environment, a ``VecEnv`` of them, a PettingZoo
@@ -73,6 +73,10 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together, and of
         the Q-critics
+    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
+        (continuous actions only)
+    :param sde_sample_freq: Sample a new noise function every n steps when using gSDE (-1: only at the beginning of the
+        rollout)
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
     :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
@@ -126,6 +130,8 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
         share_parameters: bool = False,
         credit: str = "core",
         baseline: str = "v",
@@ -175,6 +181,8 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             ent_coef=ent_coef,
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
             share_parameters=share_parameters,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
