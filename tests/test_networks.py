@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    StateDependentNoiseDistribution,
+)
 from torch import nn
 
 from sb3_cora.common.critics import QCritic, ValueCritic
-from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian
+from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointStateDependentGaussian
 from sb3_cora.common.networks import AgentNetwork, StackedLinear, create_stacked_mlp, init_orthogonal
 from sb3_cora.credit import all_coalitions, coalition_values
 
@@ -80,6 +84,21 @@ def test_gaussian_equals_sb3_for_each_agent() -> None:
         th.testing.assert_close(joint.log_prob(actions)[:, agent], single.log_prob(actions[:, agent]))
         th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
     assert th.equal(joint.mode(), mean)
+
+
+def test_state_dependent_exploration_equals_sb3_for_each_agent() -> None:
+    mean, latent = th.randn(7, 3, 2), th.randn(7, 3, 5)
+    log_std, noise_weights = th.randn(3, 5, 2), th.randn(7, 3, 5, 2)
+    joint = JointStateDependentGaussian(mean, log_std, th.ones(3, 2, dtype=th.bool), latent, noise_weights)
+    actions = joint.sample()
+    for agent in range(3):
+        single = StateDependentNoiseDistribution(2)
+        single.proba_distribution_net(latent_dim=5)
+        single.exploration_matrices = noise_weights[:, agent]
+        single.proba_distribution(mean[:, agent], log_std[agent], latent[:, agent])
+        th.testing.assert_close(actions[:, agent], single.sample())
+        th.testing.assert_close(joint.log_prob(actions)[:, agent], single.log_prob(actions[:, agent]))
+        th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
 
 
 def test_padded_dimensions_do_not_count() -> None:

@@ -46,6 +46,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param ortho_init: Whether to use orthogonal initialization
     :param log_std_init: Initial value for the log standard deviation of continuous actions, in units of the action
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
+    :param squash_mean: Whether to squash the mean of continuous actions into the action bounds (by tanh). Otherwise the
+        mean may move so far outside that every sample is clipped to the same bound and exploration ends
     :param use_sde: Whether to use generalized state-dependent exploration; ``log_std_init`` is then that of the weights
         of the noise function, -2 is a usual value
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
@@ -68,6 +70,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         ortho_init: bool = True,
         log_std_init: float = 0.0,
         share_parameters: bool = False,
+        squash_mean: bool = False,
         use_sde: bool = False,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -82,6 +85,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         self.ortho_init = ortho_init
         self.log_std_init = log_std_init
         self.share_parameters = share_parameters
+        self.squash_mean = squash_mean
         self.use_sde = use_sde
         self._build(lr_schedule)
 
@@ -140,6 +144,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
             ortho_init=self.ortho_init,
             log_std_init=self.log_std_init,
             share_parameters=self.share_parameters,
+            squash_mean=self.squash_mean,
             use_sde=self.use_sde,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
@@ -174,6 +179,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
         :return: The agents' current policies at these observations
         """
         outputs, latent = self.actor.forward_with_latent(observation.observation)
+        if self.squash_mean:
+            outputs = self.action_low + 0.5 * (outputs.tanh() + 1.0) * self.action_range
         if self.use_sde:
             return JointStateDependentGaussian(outputs, self.log_std, self.dimensions, latent, self.noise_weights)
         if not self.joint_spaces.discrete:

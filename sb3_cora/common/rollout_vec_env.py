@@ -1,16 +1,17 @@
 """The training environment as the collection of rollouts sees it."""
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_cora.common.stopwatch import Stopwatch
 
 
-def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray]) -> None:
+def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], first_index: int = 0) -> None:
     """
     :param name: What the value is, for the message
     :param value: One entry per environment, ``(n_envs, ...)``, or a dict of such arrays
+    :param first_index: Index of the environment of the first entry
     :raises ValueError: If an entry is NaN or infinite
     """
     parts = value.items() if isinstance(value, dict) else [(None, value)]
@@ -22,7 +23,8 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray]) -> None:
                 index = int(np.argmin(finite))
                 label = name if key is None else f'{name}["{key}"]'
                 raise ValueError(
-                    f"The training environment returned a non-finite {label} in environment {index}: {array[index]}. "
+                    f"The training environment returned a non-finite {label} in environment {first_index + index}: "
+                    f"{array[index]}. "
                     "Training stops before it reaches the networks; the model keeps its last weights and can be saved. "
                     "Correct the environment, or find the step with stable_baselines3.common.vec_env.VecCheckNan."
                 )
@@ -52,6 +54,17 @@ class RolloutVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         with self.stopwatch.section("environment"):
             observations, rewards, dones, infos = self.venv.step_wait()
+        normalize = unwrap_vec_normalize(self.venv)
+        if normalize is not None:
+            # Its running statistics spread one environment's NaN over all of them, so name the culprit before that
+            check_finite("observation", normalize.get_original_obs())
+            check_finite("reward", normalize.get_original_reward())
         check_finite("observation", observations)  # type: ignore[arg-type]
         check_finite("reward", rewards)
+        for index in np.flatnonzero(dones):
+            # Its value is added to the reward; the observation returned above is the next episode's
+            if infos[index].get("TimeLimit.truncated", False) and "terminal_observation" in infos[index]:
+                terminal = infos[index]["terminal_observation"]
+                batch = {key: part[None] for key, part in terminal.items()} if isinstance(terminal, dict) else terminal[None]
+                check_finite("terminal observation", batch, first_index=int(index))
         return observations, rewards, dones, infos

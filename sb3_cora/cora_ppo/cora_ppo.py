@@ -20,11 +20,15 @@ from sb3_cora.credit import (
     allocate,
     coalition_values,
     largest_excess,
+    n_proper_coalitions,
     sample_coalitions,
 )
 
 # Up to here all proper coalitions are used unless told otherwise: 254 of them
 MAX_AGENTS_ALL_COALITIONS = 8
+
+# The other concepts weigh certain coalitions, which a sample may lack
+CONCEPTS_ON_SAMPLES = frozenset({"core", "least_core", "equal", "shared"})
 
 
 class RolloutTensors(NamedTuple):
@@ -208,19 +212,34 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown, expected one of {list(choices)}.")
-        if self.variance_weight < 0:
+        # Made here only to fail at once where its package is missing, not after the first rollout
+        SOLVERS[self.solver]()
+        if not self.variance_weight >= 0:
             raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
         if self.n_critics < 1:
             raise ValueError(f"n_critics must be at least 1 (2 for twin critics), got {self.n_critics}.")
         if self.q_n_epochs is not None and self.q_n_epochs < 1:
             raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
-        if self.n_coalitions is not None and self.env is not None:
-            n_proper = 2**self.n_agents - 2
-            if not 1 <= self.n_coalitions <= n_proper:
-                raise ValueError(
-                    f"n_coalitions={self.n_coalitions} is out of range: {self.n_agents} agents have {n_proper} proper "
-                    f"coalitions, so pass a number from 1 to {n_proper}, or None."
-                )
+        if self.env is not None:
+            self._check_coalitions()
+
+    def _check_coalitions(self) -> None:
+        """
+        :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
+        """
+        n_proper = n_proper_coalitions(self.n_agents)
+        if self.n_coalitions is not None and not 1 <= self.n_coalitions <= n_proper:
+            raise ValueError(
+                f"n_coalitions={self.n_coalitions} is out of range: {self.n_agents} agents have {n_proper} proper "
+                f"coalitions, so pass a number from 1 to {n_proper}, or None."
+            )
+        n_used = min(n_proper, 2**MAX_AGENTS_ALL_COALITIONS - 2) if self.n_coalitions is None else self.n_coalitions
+        if n_used < n_proper and self.credit not in CONCEPTS_ON_SAMPLES:
+            raise ValueError(
+                f"credit={self.credit!r} takes all {n_proper} proper coalitions of {self.n_agents} agents, but "
+                f"n_coalitions={self.n_coalitions} draws {n_used} of them. Pass n_coalitions={n_proper}, or choose one of "
+                f"{sorted(CONCEPTS_ON_SAMPLES)}."
+            )
 
     def _policy_settings(self) -> dict[str, Any]:
         return dict(super()._policy_settings(), n_critics=self.n_critics)
@@ -258,13 +277,24 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             flat_observations = {name: flatten(array) for name, array in observations.items()}
         else:
             flat_observations = flatten(observations)
+        observation = self.policy.split_observation(flat_observations)
         return RolloutTensors(
-            self.policy.split_observation(flat_observations),
-            self.policy.action_features(self.policy.shape_actions(flatten(buffer.actions))),
+            observation,
+            self._action_features(observation, self.policy.shape_actions(flatten(buffer.actions))),
             flatten(buffer.values),
             flatten(buffer.advantages),
             flatten(buffer.td0_targets if self.q_target == "td0" else buffer.returns),
         )
+
+    def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
+        """
+        :param observation: Parts of a batch of joint observations
+        :param actions: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
+        :return: The joint actions as the Q-critics see them, ``(batch, n_agents, action_dim)``
+        """
+        features = self.policy.action_features(actions)
+        # What a dead agent's network says is not executed: to the Q-critics it would be noise
+        return features if observation.agent_mask is None else features * observation.agent_mask[:, :, None]
 
     def _update_critics(self) -> None:
         """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
@@ -297,7 +327,7 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         """
         policy = self.policy
         rollout = self._rollout()
-        baseline_actions = policy.action_features(policy.distribution(rollout.observation).mode())
+        baseline_actions = self._action_features(rollout.observation, policy.distribution(rollout.observation).mode())
         q_function = policy.q_critic.bind(rollout.observation.state)
         masks = self._coalitions()
 

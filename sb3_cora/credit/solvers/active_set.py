@@ -29,9 +29,9 @@ STEP_TOLERANCE = 1e-12
 """A constraint counts as violated from here on, relative to the excesses. Well below the certified gap: on a nearly flat
 optimum the distance to the solution goes with the square root of the violation."""
 
-DEPENDENT = 1e-7
-"""Squared distance from which an atom lies outside the affine hull of the working set. Atoms are 0/1 vectors in disguise, so
-true distances are either zero up to rounding or far larger."""
+DEPENDENT = 1e-14
+"""Squared distance from which an atom lies outside the affine hull of the working set. Measured on games of 20 agents, zero
+comes out between 1e-32 and 1e-19 and true distances go down to 1e-9: to overlook one leaves the point beside its weights."""
 
 WORTH_COMPACTING = 0.6
 """Finished lanes are set aside when fewer than this share is left."""

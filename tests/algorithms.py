@@ -1,0 +1,60 @@
+"""The algorithms that tests run over, read off what the package exports."""
+
+from typing import Any
+
+import torch as th
+
+import sb3_cora
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+
+EXPORTS = {name: getattr(sb3_cora, name) for name in sb3_cora.__all__}
+ALGORITHMS: list[type[CooperativeOnPolicyAlgorithm]] = [
+    export
+    for _, export in sorted(EXPORTS.items())
+    if isinstance(export, type) and issubclass(export, CooperativeOnPolicyAlgorithm)
+]
+ALGORITHMS_WITH_Q = [algorithm for algorithm in ALGORITHMS if issubclass(algorithm, sb3_cora.CORAPPO)]
+
+# Small enough that an iteration takes milliseconds
+TINY: dict[str, Any] = {"n_steps": 16, "batch_size": 8, "n_epochs": 2, "seed": 0, "device": "cpu"}
+
+
+def make_tiny(algorithm: type[CooperativeOnPolicyAlgorithm], env: Any, **settings: Any) -> CooperativeOnPolicyAlgorithm:
+    """
+    :param algorithm: Class of the model
+    :param env: Its environment
+    :param settings: Constructor arguments that go before those of ``TINY``
+    :return: A model with short rollouts and few epochs
+    """
+    return algorithm("MlpPolicy", env, **{**TINY, **settings})
+
+
+def weights(model: CooperativeOnPolicyAlgorithm) -> dict[str, th.Tensor]:
+    """
+    :param model: Any model
+    :return: A copy of all parameters of its networks, by name
+    """
+    return {name: parameter.detach().clone() for name, parameter in model.policy.named_parameters()}
+
+
+def assert_same_weights(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> None:
+    """
+    :param first: Parameters by name
+    :param second: Parameters by name, expected to be the same to the last bit
+    """
+    assert first.keys() == second.keys()
+    for name, parameter in first.items():
+        assert th.equal(parameter, second[name]), name
+
+
+def assert_trained(before: dict[str, th.Tensor], model: CooperativeOnPolicyAlgorithm) -> None:
+    """
+    :param before: Parameters before training
+    :param model: A model all of whose networks should have moved, to finite weights
+    """
+    after = weights(model)
+    for name, parameter in after.items():
+        assert th.isfinite(parameter).all(), name
+    for network in {name.partition(".")[0] for name in after}:
+        names = [name for name in after if name.partition(".")[0] == network]
+        assert any(not th.equal(before[name], after[name]) for name in names), network

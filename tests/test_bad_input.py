@@ -1,0 +1,301 @@
+"""What a user gets wrong ends in an error that names the value and the remedy."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+
+from sb3_cora import CORAPPO
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout_vec_env import check_finite
+from sb3_cora.credit import SOLVERS
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_trained, make_tiny, weights
+from tests.joint_games import Faulty, MaskedTeam, NoisyTeam
+
+Algorithm = type[CooperativeOnPolicyAlgorithm]
+
+over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+over_algorithms_with_q = pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_Q)
+
+
+class DictActions(NoisyTeam):
+    """Each agent's action under a key of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Dict({str(agent): spaces.Box(-1.0, 1.0, (2,)) for agent in range(3)})
+
+
+class TwoAgents(NoisyTeam):
+    def __init__(self) -> None:
+        super().__init__(n_agents=2)
+
+
+@pytest.mark.parametrize(
+    ("env", "error", "said"),
+    [
+        (lambda: gym.make("CartPole-v1"), ValueError, r"agent axis.*ReshapeObservation"),
+        (lambda: make_vec_env("Pendulum-v1", 2), ValueError, r"agent axis.*ReshapeObservation"),
+        (lambda: "CartPole-v1", ValueError, r"agent axis"),
+        (lambda: "give_wya", ValueError, r"no environment 'give_wya'. Did you mean 'give_way'"),
+        (lambda: DictActions(), TypeError, r"action space is Dict.*joint_action_space"),
+        (lambda: DummyVecEnv([DictActions]), TypeError, r"action space is Dict.*joint_action_space"),
+        (lambda: [NoisyTeam()], TypeError, r"of type builtins.list.*joint gymnasium.Env.*give_way"),
+        (lambda: NoisyTeam, TypeError, r"NoisyTeam.*joint gymnasium.Env"),
+    ],
+    ids=[
+        "no joint env",
+        "no joint VecEnv",
+        "no joint id",
+        "no id",
+        "Dict actions",
+        "VecEnv with Dict actions",
+        "list",
+        "class",
+    ],
+)
+@over_algorithms
+def test_what_is_no_joint_environment(algorithm: Algorithm, env: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        algorithm("MlpPolicy", env())
+
+
+@over_algorithms
+def test_unbounded_actions(algorithm: Algorithm) -> None:
+    env = NoisyTeam()
+    env.action_space = spaces.Box(-np.inf, np.inf, (3, 2))
+    # Refused by Stable-Baselines3, in its own words
+    with pytest.raises(AssertionError, match="finite lower and upper bound"):
+        algorithm("MlpPolicy", env)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"n_steps": 0}, "n_steps must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"n_epochs": -1}, "n_epochs must be at least 1, not -1"),
+        ({"batch_size": 1}, r"batch_size=1 .*normalize_advantage=False"),
+        ({"n_steps": 1, "batch_size": 1}, r"n_steps \* n_envs = 1 \* 1.*normalize_advantage=False"),
+        ({"policy_kwargs": {"net_arch": {"pi": [8], "q": [8]}}}, r"net_arch has the keys \['q'\], expected .*pi=\[64, 64\]"),
+    ],
+)
+@over_algorithms
+def test_settings_out_of_range(algorithm: Algorithm, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_tiny(algorithm, NoisyTeam(), **settings)
+
+
+@over_algorithms
+def test_state_dependent_exploration_of_choices(algorithm: Algorithm) -> None:
+    with pytest.raises(ValueError, match="only be used with continuous actions"):
+        make_tiny(algorithm, NoisyTeam(discrete=True), use_sde=True)
+
+
+@over_algorithms
+def test_unknown_policy(algorithm: Algorithm) -> None:
+    with pytest.raises(ValueError, match=r"'CnnPolicy' unknown, expected one of \['MlpPolicy', 'MultiInputPolicy'\]"):
+        algorithm("CnnPolicy", NoisyTeam())
+
+
+@over_algorithms
+def test_truncated_minibatches_are_announced(algorithm: Algorithm) -> None:
+    with pytest.warns(UserWarning, match=r"16 \* 1 = 16 samples is no multiple of batch_size=12.*minibatch of 4 samples"):
+        make_tiny(algorithm, NoisyTeam(), batch_size=12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"credit": "nucleus"}, r"credit='nucleus' is unknown, expected one of .*'least_core'"),
+        ({"solver": "simplex"}, r"solver='simplex' is unknown, expected one of .*'active_set'"),
+        ({"baseline": "mean"}, r"baseline='mean' is unknown, expected one of \['v', 'q'\]"),
+        ({"grand_advantage": "td"}, r"grand_advantage='td' is unknown, expected one of \['gae', 'q'\]"),
+        ({"q_target": "mc"}, r"q_target='mc' is unknown, expected one of \['td0', 'lambda'\]"),
+        ({"credit_scale": 2.0}, r"credit_scale=2.0 is unknown, expected one of \['batch', 'sample', 'paper'\]"),
+        ({"variance_weight": -0.1}, "variance_weight must not be negative, got -0.1"),
+        ({"variance_weight": float("nan")}, "variance_weight must not be negative, got nan"),
+        ({"n_critics": 0}, "n_critics must be at least 1 .*got 0"),
+        ({"q_n_epochs": 0}, "q_n_epochs must be at least 1, got 0; pass None"),
+        ({"n_coalitions": 0}, "n_coalitions=0 is out of range: 3 agents have 6 .*from 1 to 6, or None"),
+        ({"n_coalitions": 7}, "n_coalitions=7 is out of range: 3 agents have 6 .*from 1 to 6, or None"),
+        ({"credit": "shapley", "n_coalitions": 5}, "credit='shapley' takes all 6 .*n_coalitions=6.*'core'"),
+        ({"policy_kwargs": {"net_arch": {"qf": []}}}, r"net_arch\['qf'\] is empty: pass e.g. qf=\[64, 64\]"),
+    ],
+)
+@over_algorithms_with_q
+def test_credit_settings_out_of_range(algorithm: Algorithm, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_tiny(algorithm, NoisyTeam(), **settings)
+
+
+@over_algorithms_with_q
+def test_many_agents_have_too_many_coalitions_for_some_credits(algorithm: Algorithm) -> None:
+    env = make_vec_env(NoisyTeam, env_kwargs={"n_agents": 9})
+    with pytest.raises(ValueError, match=r"n_coalitions=None draws 254 of them\. Pass n_coalitions=510, or"):
+        make_tiny(algorithm, env, credit="banzhaf")
+    # The remedy works, and the default credit needs none
+    for settings in ({"credit": "banzhaf", "n_coalitions": 510}, {}):
+        model = make_tiny(algorithm, env, **settings)
+        before = weights(model)
+        assert_trained(before, model.learn(16))
+
+
+@over_algorithms
+def test_set_env_wants_an_environment_that_fits(algorithm: Algorithm, tmp_path: Path) -> None:
+    model = make_tiny(algorithm, make_vec_env(NoisyTeam, 2))
+    # In Stable-Baselines3's own words
+    with pytest.raises(AssertionError, match=rf"3 != 2.*{algorithm.__name__}.load\(path, env\)"):
+        model.set_env(make_vec_env(NoisyTeam, 3))
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        model.set_env(make_vec_env(TwoAgents, 2))
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="Observation spaces do not match"):
+        algorithm.load(tmp_path / "model", env=make_vec_env(TwoAgents, 2))
+    with pytest.raises(ValueError, match="Action spaces do not match"):
+        algorithm.load(tmp_path / "model", env=make_vec_env(NoisyTeam, 2, env_kwargs={"discrete": True}))
+    with pytest.raises(ValueError, match="agent axis"):
+        model.set_env(make_vec_env("CartPole-v1", 2))
+
+
+def faulty_vec_env(part: str, at_step: int, faulty: int = 1, env_class: type[gym.Env] = NoisyTeam, **kwargs: Any) -> VecEnv:
+    """Three environments, of which one has a fault at a step."""
+
+    def make(index: int) -> gym.Env:
+        return Faulty(env_class(), part, at_step if index == faulty else 10**9, **kwargs)
+
+    return DummyVecEnv([lambda index=index: make(index) for index in range(3)])
+
+
+FAULTS = [
+    ("observation", {}, "non-finite observation in environment 1: .*nan"),
+    ("observation", {"value": np.inf}, "non-finite observation in environment 1: .*inf"),
+    ("reward", {}, "non-finite reward in environment 1: nan"),
+    ("reward", {"value": -np.inf}, "non-finite reward in environment 1: -inf"),
+    ("first observation", {}, "non-finite observation in environment 1: .*nan"),
+    ("terminal observation", {}, "non-finite terminal observation in environment 1: .*nan"),
+    ("observation", {"env_class": MaskedTeam}, 'non-finite observation."observation". in environment 1: .*nan'),
+    ("state", {"env_class": MaskedTeam}, 'non-finite observation."state". in environment 1: .*nan'),
+    ("terminal observation", {"env_class": MaskedTeam}, 'non-finite terminal observation."observation". in environment 1'),
+]
+
+
+@pytest.mark.parametrize("normalized", [False, True], ids=["plain", "VecNormalize"])
+@pytest.mark.parametrize(("part", "kwargs", "said"), FAULTS, ids=lambda value: value if isinstance(value, str) else "")
+@over_algorithms
+def test_what_is_not_finite_stops_the_training(
+    algorithm: Algorithm, part: str, kwargs: dict[str, Any], said: str, normalized: bool, tmp_path: Path
+) -> None:
+    # In the second rollout: the first one and its update are sound
+    env = faulty_vec_env(part, at_step=21, **kwargs)
+    if normalized:
+        keys = ["observation", "state"] if isinstance(env.observation_space, spaces.Dict) else None
+        env = VecNormalize(env, norm_obs_keys=keys)
+    model = make_tiny(algorithm, env)
+    before = weights(model)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=f"(?s){said}") as caught:
+        model.learn(480)
+    assert "can be saved" in str(caught.value)
+    assert 48 + 3 * 4 <= model.num_timesteps < 96 and model._n_updates == 2
+    assert_trained(before, model)
+
+    model.save(tmp_path / "model")
+    again = algorithm.load(tmp_path / "model", env=make_vec_env(kwargs.get("env_class", NoisyTeam), 3))
+    for name, parameter in weights(again).items():
+        assert th.equal(parameter, weights(model)[name])
+    again.learn(48)
+
+
+@over_algorithms
+def test_an_environment_that_starts_with_nan(algorithm: Algorithm) -> None:
+    env = faulty_vec_env("first observation", at_step=0, faulty=2)
+    with pytest.raises(ValueError, match="non-finite observation in environment 2: "):
+        make_tiny(algorithm, env).learn(48)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_large_numbers_are_no_fault() -> None:
+    # The sum of these is infinite, they are not
+    large = np.full((2, 3), 3e38, np.float32)
+    check_finite("observation", large)
+    check_finite("observation", {"state": large, "agent_mask": np.ones((2, 3), np.int8)})
+    large[1, 2] = np.inf
+    with pytest.raises(ValueError, match="environment 1"):
+        check_finite("observation", large)
+
+
+MISSING = """
+import json, sys
+for name in ("vmas", "pettingzoo", "cvxpylayers"):
+    sys.modules[name] = None  # makes every import of it fail, as where it is not installed
+
+from sb3_cora import CORAPPO
+from tests.joint_games import NoisyTeam
+
+def message(attempt):
+    try:
+        attempt()
+    except ImportError as error:
+        return str(error)
+
+def adapt():
+    import sb3_cora.envs.pettingzoo
+
+print(json.dumps({
+    "vmas": message(lambda: CORAPPO("MlpPolicy", "give_way")),
+    "pettingzoo": message(adapt),
+    "cvxpylayers": message(lambda: CORAPPO("MlpPolicy", NoisyTeam(), solver="cvxpylayers")),
+}))
+CORAPPO("MlpPolicy", NoisyTeam(), n_steps=8, batch_size=8).learn(8)
+"""
+
+
+def test_missing_extras_name_their_installation() -> None:
+    assert "cvxpylayers" in SOLVERS
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, cwd=root)
+    # What needs none of them trains
+    assert done.returncode == 0, done.stderr
+    for extra, message in json.loads(done.stdout).items():
+        assert message is not None and f'pip install "sb3-cora[{extra}]"' in message, extra
+
+
+def test_progress_bar_and_tensorboard_are_stable_baselines3s_own(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['tqdm'] = sys.modules['tensorboard'] = None\n"
+        "from sb3_cora import MAPPO\n"
+        "from tests.joint_games import NoisyTeam\n"
+        "for settings, arguments in (({}, {'progress_bar': True}), ({'tensorboard_log': sys.argv[1]}, {})):\n"
+        "    try:\n"
+        "        MAPPO('MlpPolicy', NoisyTeam(), **settings).learn(8, **arguments)\n"
+        "    except ImportError as error:\n"
+        "        print(error)\n"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    progress_bar, tensorboard = done.stdout.splitlines()
+    assert "tqdm" in progress_bar and "install" in progress_bar and "tensorboard" in tensorboard
+
+
+def test_the_solver_fails_before_the_first_step() -> None:
+    steps = []
+
+    class Counted(NoisyTeam):
+        def step(self, action: np.ndarray) -> Any:
+            steps.append(action)
+            return super().step(action)
+
+    with pytest.raises(ValueError, match="solver"):
+        CORAPPO("MlpPolicy", Counted(), solver="none").learn(8)
+    assert not steps

@@ -1,0 +1,295 @@
+"""The core programme against closed forms, enumeration, linear programming and Clarabel."""
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch as th
+from scipy.optimize import linprog
+
+from benchmarks.credit_accuracy import GAMES, WEIGHTS, measure
+from sb3_cora.credit import (
+    ActiveSetSolver,
+    ConvergenceError,
+    CoreSolver,
+    all_coalitions,
+    allocate,
+    largest_excess,
+    sample_coalitions,
+)
+from sb3_cora.credit.solvers import active_set
+
+BOUNDS = ("nonnegative", "free")
+
+
+def games(n_games: int, masks: th.Tensor, kind: str = "normal", seed: int = 0) -> tuple[th.Tensor, th.Tensor]:
+    values, grand_value = GAMES[kind](np.random.default_rng(seed), n_games, masks.numpy())
+    return th.from_numpy(values), th.from_numpy(grand_value)
+
+
+def objective(credits, values, masks, grand_value, variance_weight, epsilon_bound="nonnegative"):
+    epsilon = largest_excess(credits, values, masks)
+    if epsilon_bound == "nonnegative":
+        epsilon = epsilon.clamp(min=0)
+    return epsilon + variance_weight * (credits - grand_value[:, None] / masks.shape[1]).square().mean(dim=1)
+
+
+def core_by_enumeration(values, masks, grand_value, variance_weight):
+    """
+    The core programme by trying every set of coalitions that could be tight, and keeping the credits of least objective:
+    the candidates hold the solution, and the objective tells it, whatever else they hold.
+    """
+    n_agents = masks.shape[1]
+    indicators = np.concatenate([masks.numpy().astype(float), np.zeros((1, n_agents))])
+    atoms = indicators - indicators.mean(axis=1, keepdims=True)
+    share = grand_value.numpy()[:, None] / n_agents
+    excesses = np.concatenate([values.numpy() - share * masks.numpy().sum(axis=1), np.zeros((len(values), 1))], axis=1)
+    best, best_objective = np.zeros((len(values), n_agents)), np.full(len(values), np.inf)
+    for size in range(1, n_agents + 1):
+        for chosen in map(list, itertools.combinations(range(len(atoms)), size)):
+            # Stationarity d = n / (2 w) sum y_C a_C, tightness a_C . d + eps = u_C, and sum y = 1: linear in (y, eps)
+            system = np.ones((size + 1, size + 1))
+            system[:size, :size] = n_agents / (2 * variance_weight) * atoms[chosen] @ atoms[chosen].T
+            system[size, size] = 0
+            if np.linalg.matrix_rank(system) <= size:
+                continue
+            right = np.concatenate([excesses[:, chosen], np.ones((len(values), 1))], axis=1)
+            multipliers = np.linalg.solve(system, right.T)[:size]
+            credits = share + n_agents / (2 * variance_weight) * (atoms[chosen].T @ multipliers).T
+            found = objective(th.from_numpy(credits), values, masks, grand_value, variance_weight).numpy()
+            better = found < best_objective
+            best[better], best_objective[better] = credits[better], found[better]
+    return th.from_numpy(best)
+
+
+@pytest.mark.parametrize("variance_weight", [0.02, 0.3, 2.0])
+@pytest.mark.parametrize("kind", ["normal", "heavy_tailed", "supermodular", "one_coalition", "small_integers", "ties"])
+def test_three_agents_against_enumeration(kind, variance_weight):
+    masks = all_coalitions(3)
+    values, grand_value = games(500, masks, kind)
+    expected = core_by_enumeration(values, masks, grand_value, variance_weight)
+    credits = allocate(values, masks, grand_value, variance_weight=variance_weight).credits
+    th.testing.assert_close(credits, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("variance_weight", [0.05, 0.3, 1.0, 20.0])
+def test_two_agents_against_enumeration(variance_weight):
+    masks = all_coalitions(2)
+    values, grand_value = games(500, masks)
+    expected = core_by_enumeration(values, masks, grand_value, variance_weight)
+    credits = allocate(values, masks, grand_value, variance_weight=variance_weight).credits
+    th.testing.assert_close(credits, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("variance_weight", [0.05, 0.3, 1.0, 20.0])
+@pytest.mark.parametrize("epsilon_bound", BOUNDS)
+def test_two_agents_against_a_fine_grid(variance_weight, epsilon_bound):
+    """The objective is a function of one number; no point of a grid may be better."""
+    masks = all_coalitions(2)
+    values, grand_value = games(50, masks)
+    credits = allocate(values, masks, grand_value, variance_weight=variance_weight, epsilon_bound=epsilon_bound).credits
+    found = objective(credits, values, masks, grand_value, variance_weight, epsilon_bound)
+    for gain in th.linspace(-10, 10, 2001, dtype=th.float64):
+        rival = grand_value[:, None] / 2 + th.stack([gain, -gain])
+        assert (found <= objective(rival, values, masks, grand_value, variance_weight, epsilon_bound) + 1e-12).all()
+
+
+def test_three_agent_least_core_formula():
+    """Bondareva and Shapley: epsilon is the largest excess of a minimal balanced collection."""
+    masks = all_coalitions(3)
+    values, grand_value = games(1000, masks)
+    excesses = values - grand_value[:, None] * masks.sum(dim=1) / 3
+    alone = th.stack([excesses[:, masks.sum(dim=1).eq(1) & masks[:, agent]][:, 0] for agent in range(3)], dim=1)
+    without = th.stack([excesses[:, masks.sum(dim=1).eq(2) & ~masks[:, agent]][:, 0] for agent in range(3)], dim=1)
+    collections = [((alone + without) / 2).amax(dim=1), alone.mean(dim=1), without.mean(dim=1)]
+    expected = th.stack(collections).amax(dim=0).clamp(min=0)
+    th.testing.assert_close(allocate(values, masks, grand_value, "least_core").epsilon, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_agents", [3, 4, 6])
+@pytest.mark.parametrize("epsilon_bound", BOUNDS)
+@pytest.mark.parametrize("kind", ["normal", "supermodular", "small_integers"])
+def test_least_core_epsilon_against_linear_programming(n_agents, epsilon_bound, kind):
+    masks = all_coalitions(n_agents)
+    values, grand_value = games(15, masks, kind)
+    result = allocate(values, masks, grand_value, "least_core", epsilon_bound=epsilon_bound)
+    for sample in range(len(values)):
+        members = masks.numpy().astype(float)
+        programme = linprog(
+            np.append(np.zeros(n_agents), 1),
+            A_ub=-np.concatenate([members, np.ones((len(members), 1))], axis=1),
+            b_ub=-values[sample].numpy(),
+            A_eq=np.append(np.ones(n_agents), 0)[None],
+            b_eq=[grand_value[sample]],
+            bounds=[(None, None)] * n_agents + [(0 if epsilon_bound == "nonnegative" else None, None)],
+        )
+        assert result.epsilon[sample].item() == pytest.approx(programme.fun, abs=1e-8)
+
+
+@pytest.mark.parametrize("n_agents", [3, 5])
+def test_least_core_is_the_limit_of_small_weights(n_agents):
+    """Below some weight the solution stands still, and it is the least core's point of least variance."""
+    masks = all_coalitions(n_agents)
+    values, grand_value = games(300, masks)
+    limit = allocate(values, masks, grand_value, "least_core").credits
+    for variance_weight in (1e-2, 1e-3, 1e-6, 0.0):
+        credits = allocate(values, masks, grand_value, variance_weight=variance_weight).credits
+        th.testing.assert_close(credits, limit, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_agents", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("kind", GAMES)
+def test_accuracy_target_beside_clarabel(kind, n_agents):
+    for variance_weight in WEIGHTS:
+        row = measure(kind, all_coalitions(n_agents), variance_weight, n_games=30, n_references=5, seed=n_agents)
+        assert not row.misses_target(), row
+
+
+@pytest.mark.parametrize("kind", ["normal", "nearly_additive", "ties"])
+def test_accuracy_target_with_many_agents(kind):
+    masks = sample_coalitions(20, 100, th.Generator().manual_seed(0))
+    for variance_weight in (0.0, 1.0):
+        row = measure(kind, masks, variance_weight, n_games=100, n_references=3)
+        assert row.n_references == 3 and not row.misses_target(), row
+
+
+def test_atoms_close_to_the_working_set():
+    """Games of 20 agents in which a pivot meets a coalition nearly, but not quite, in the hull of those at work."""
+    masks = sample_coalitions(20, 200, th.Generator().manual_seed(0))
+    values, grand_value = games(20_000, masks, "heavy_tailed")
+    picked = [7902, 18906]
+    result = allocate(values[picked], masks, grand_value[picked], "least_core")
+    assert result.gap.max() < 1e-10
+
+
+@pytest.mark.parametrize("n_coalitions", [1, 2, 3])
+def test_few_coalitions(n_coalitions):
+    """Fewer coalitions than agents, and only one of two agents' coalitions."""
+    masks = sample_coalitions(5, n_coalitions, th.Generator().manual_seed(0))
+    assert not measure("normal", masks, 0.3, n_games=100, n_references=20).misses_target()
+    assert not measure("normal", all_coalitions(2)[1:], 0.3, n_games=100, n_references=20).misses_target()
+
+
+def test_repeated_coalitions_change_nothing():
+    masks = all_coalitions(4)
+    values, grand_value = games(200, masks)
+    once = allocate(values, masks, grand_value)
+    twice = allocate(values.repeat(1, 2), masks.repeat(2, 1), grand_value)
+    th.testing.assert_close(twice.credits, once.credits, rtol=0, atol=1e-10)
+
+
+def test_values_of_minus_a_lot_switch_coalitions_off():
+    """How a batch shares masks although each sample has coalitions of its own."""
+    masks = all_coalitions(4)
+    values, grand_value = games(100, masks)
+    some = allocate(values[:, ::2], masks[::2], grand_value).credits
+    values[:, 1::2] = -1e30
+    th.testing.assert_close(allocate(values, masks, grand_value).credits, some, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("epsilon_bound", BOUNDS)
+def test_fixed_number_of_pivots_gives_the_same_credits(epsilon_bound):
+    """The way taken off the CPU, where no lane is ever set aside."""
+    masks = all_coalitions(5)
+    values, grand_value = games(500, masks)
+    excesses = values - grand_value[:, None] * masks.sum(dim=1) / 5
+    nonnegative = epsilon_bound == "nonnegative"
+    factor = th.full((500,), 0.3, dtype=th.float64)
+    atoms = active_set._atoms(masks, nonnegative)
+
+    def start() -> tuple[active_set._Lanes, th.Tensor]:
+        return active_set._start(excesses, factor, atoms, nonnegative)
+
+    in_place = active_set._solve_in_place(*start(), atoms, 70)
+    compacting = active_set._solve_compacting(*start(), atoms, 70)
+    th.testing.assert_close(in_place, compacting, rtol=0, atol=1e-11)
+
+
+def test_a_batch_is_solved_as_its_samples_are():
+    """Chunks and neighbours do not show."""
+    masks = all_coalitions(4)
+    values, grand_value = games(8300, masks)
+    together = allocate(values, masks, grand_value)
+    picked = [0, 1, 4000, 8191, 8192, 8299]
+    alone = allocate(values[picked], masks, grand_value[picked])
+    th.testing.assert_close(together.credits[picked], alone.credits, rtol=0, atol=1e-12)
+
+
+def test_a_solver_cut_short_is_an_error_that_names_the_sample():
+    masks = all_coalitions(4)
+    values, grand_value = games(50, masks)
+    values[:7] = -100.0
+    impatient = ActiveSetSolver(max_pivots=2)
+    with pytest.raises(ConvergenceError, match="credit programmes did not converge, the first is sample 7 with a gap"):
+        allocate(values, masks, grand_value, solver=impatient)
+    result = allocate(values, masks, grand_value, solver=impatient, check=False)
+    assert result.converged[:7].all() and not result.converged[7:].all()
+    assert result.credits.isfinite().all()
+    finished = allocate(values, masks, grand_value)
+    th.testing.assert_close(result.credits[result.converged], finished.credits[result.converged])
+
+
+def test_a_certificate_is_earned():
+    """Cut short anywhere, the gap bounds how far the objective is from its minimum."""
+    masks = all_coalitions(5)
+    values, grand_value = games(300, masks)
+    best = objective(allocate(values, masks, grand_value).credits, values, masks, grand_value, 0.1)
+    for max_pivots in range(1, 12):
+        result = allocate(values, masks, grand_value, solver=ActiveSetSolver(max_pivots=max_pivots), check=False)
+        reached = objective(result.credits, values, masks, grand_value, 0.1)
+        assert (reached - best <= result.gap + 1e-9).all()
+
+
+def test_a_solver_needs_a_solve_method():
+    class Unfinished(CoreSolver):
+        pass
+
+    with pytest.raises(TypeError, match="solve"):
+        Unfinished()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+class TestCvxpyLayers:
+    @pytest.fixture(autouse=True)
+    def installed(self):
+        pytest.importorskip("cvxpylayers")
+
+    @pytest.mark.parametrize("n_agents", [2, 3, 5])
+    @pytest.mark.parametrize("variance_weight", [0.0, 0.1, 2.0])
+    @pytest.mark.parametrize("epsilon_bound", BOUNDS)
+    def test_same_credits(self, n_agents, variance_weight, epsilon_bound):
+        masks = all_coalitions(n_agents)
+        values, grand_value = games(20, masks)
+        options = {"variance_weight": variance_weight, "epsilon_bound": epsilon_bound}
+        ours = allocate(values, masks, grand_value, **options)
+        theirs = allocate(values, masks, grand_value, solver="cvxpylayers", **options)
+        th.testing.assert_close(theirs.credits, ours.credits, rtol=0, atol=1e-3)
+        th.testing.assert_close(theirs.epsilon, ours.epsilon, rtol=0, atol=1e-5)
+        assert theirs.gap.max() < 1e-6 and theirs.converged.all()
+
+    def test_samples_it_cannot_solve_are_flagged(self):
+        from diffcp import SolverError
+
+        from sb3_cora.credit.solvers import cvxpylayers
+
+        masks = all_coalitions(3)
+        layer = cvxpylayers._core_layer(masks, True)
+
+        def fragile(excesses, variance_weight):
+            if (excesses > 100).any():
+                raise SolverError
+            return layer(excesses, variance_weight)
+
+        excesses = games(9, masks)[0]
+        expected, _ = layer(excesses, th.ones(9, dtype=th.float64))
+        excesses[4] = 1000
+        deviations, multipliers = cvxpylayers._solve_samples(fragile, excesses, th.ones(9, dtype=th.float64), 3)
+        solved = [0, 1, 2, 3, 5, 6, 7, 8]
+        th.testing.assert_close(deviations[solved], expected[solved])
+        assert not deviations[4].any() and not multipliers[4].any()
+
+    def test_missing_extra_names_its_installation(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "cvxpylayers.torch", None)
+        with pytest.raises(ImportError, match=r'pip install "sb3-cora\[cvxpylayers\]"'):
+            allocate(th.zeros(1, 2), all_coalitions(2), th.zeros(1), solver="cvxpylayers")

@@ -1,0 +1,97 @@
+"""Equal seeds give equal weights, to the last bit, whatever else lives in the process."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_cora import make_joint_vec_env
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_same_weights, make_tiny, weights
+from tests.joint_games import MaskedTeam, NoisyTeam
+
+Algorithm = type[CooperativeOnPolicyAlgorithm]
+
+over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+def train(algorithm: Algorithm, env_class: type = NoisyTeam, seed: int = 0, **settings: Any) -> dict[str, th.Tensor]:
+    """Weights after three iterations; the seed reaches the environment through the algorithm alone."""
+    env_kwargs = {"discrete": True} if settings.pop("discrete", False) else {}
+    env = VecNormalize(make_vec_env(env_class, n_envs=2, env_kwargs=env_kwargs), norm_obs=env_class is NoisyTeam)
+    return weights(make_tiny(algorithm, env, seed=seed, **settings).learn(96))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"discrete": True},
+        {"env_class": MaskedTeam},
+        {"share_parameters": True},
+    ],
+    ids=["Box", "MultiDiscrete", "Dict", "one actor"],
+)
+@over_algorithms
+def test_equal_seeds_equal_weights(algorithm: Algorithm, settings: dict[str, Any]) -> None:
+    first = train(algorithm, **settings)
+    # What another run leaves behind in the generators of the process must not matter
+    np.random.seed(77)
+    th.manual_seed(77)
+    assert_same_weights(first, train(algorithm, **settings))
+
+
+@over_algorithms
+def test_other_seeds_other_weights(algorithm: Algorithm) -> None:
+    first, second = train(algorithm, seed=0), train(algorithm, seed=1)
+    assert not any(th.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_Q)
+def test_sampled_coalitions_follow_the_seed(algorithm: Algorithm) -> None:
+    first = train(algorithm, n_coalitions=2)
+    assert_same_weights(first, train(algorithm, n_coalitions=2))
+    # The draw matters: with other coalitions the same rollouts give other credits
+    everything = train(algorithm, n_coalitions=None)
+    assert not th.equal(first["actor.output_net.weight"], everything["actor.output_net.weight"])
+
+
+@over_algorithms
+def test_without_a_seed_runs_differ(algorithm: Algorithm) -> None:
+    env = make_vec_env(NoisyTeam, n_envs=2, seed=0)
+    first, second = (weights(make_tiny(algorithm, env, seed=None)) for _ in range(2))
+    assert not th.equal(first["actor.output_net.weight"], second["actor.output_net.weight"])
+
+
+@over_algorithms
+def test_give_way_is_not_disturbed_by_an_evaluation(algorithm: Algorithm) -> None:
+    def run(evaluated: bool) -> dict[str, th.Tensor]:
+        # Episodes of 5 steps end within the rollout, so that resets draw from VMAS's random stream too
+        model = make_tiny(algorithm, make_joint_vec_env("give_way", n_envs=8, max_steps=5), batch_size=32)
+        callback = None
+        if evaluated:
+            env = make_joint_vec_env("give_way", n_envs=3, seed=9, max_steps=7)
+            callback = EvalCallback(env, eval_freq=4, n_eval_episodes=3, verbose=0)
+        return weights(model.learn(256, callback=callback))
+
+    alone = run(evaluated=False)
+    assert_same_weights(alone, run(evaluated=True))
+    assert_same_weights(alone, run(evaluated=False))
+
+
+@over_algorithms
+def test_two_models_in_one_process_do_not_share_their_environments(algorithm: Algorithm) -> None:
+    # The process has one generator for actions, so interleaved trainings differ from separate ones, as in
+    # Stable-Baselines3; the environments have generators of their own
+    alone = make_joint_vec_env("multi_give_way", n_envs=2, seed=3, max_steps=4)
+    observations = [alone.reset()] + [alone.step(np.zeros((2, 4, 2), np.float32))[0] for _ in range(12)]
+    beside = make_joint_vec_env("multi_give_way", n_envs=2, seed=3, max_steps=4)
+    model = make_tiny(algorithm, make_joint_vec_env("multi_give_way", n_envs=3, seed=4, max_steps=3), n_steps=4, batch_size=12)
+    np.testing.assert_array_equal(beside.reset(), observations[0])
+    for expected in observations[1:]:
+        model.learn(12, reset_num_timesteps=False)
+        np.testing.assert_array_equal(beside.step(np.zeros((2, 4, 2), np.float32))[0], expected)

@@ -1,0 +1,136 @@
+"""Games whose optima and values are known are solved by every algorithm."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q
+from tests.joint_games import Lap, MatrixGame, NoisyTeam, TargetGame
+
+Algorithm = type[CooperativeOnPolicyAlgorithm]
+
+over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+FAST: dict[str, Any] = {"n_steps": 64, "batch_size": 64, "learning_rate": 5e-3, "seed": 0, "device": "cpu"}
+SMALL = {"net_arch": {"pi": [16], "vf": [16], "qf": [32]}}
+
+# Each agent's third action is the best whatever the others do uniformly at random
+PAYOFFS = np.array([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0], [1.0, 2.0, 6.0]])
+
+
+@pytest.mark.parametrize("share_parameters", [False, True], ids=["separate actors", "one actor"])
+@over_algorithms
+def test_matrix_game_is_solved(algorithm: Algorithm, share_parameters: bool) -> None:
+    env = make_vec_env(MatrixGame, n_envs=4, env_kwargs={"payoffs": PAYOFFS})
+    model = algorithm("MlpPolicy", env, policy_kwargs=SMALL, share_parameters=share_parameters, **FAST)
+    model.learn(2048)
+    assert evaluate_policy(model, env, n_eval_episodes=4) == (6.0, 0.0)
+    observations = np.ones((1, 2, 1), np.float32)
+    np.testing.assert_array_equal(model.predict(observations, deterministic=True)[0], [[2, 2]])
+    probabilities = model.policy.get_distribution(th.as_tensor(observations)).distribution.probs[0]
+    assert (probabilities[:, 2] > 0.8).all()
+
+
+@over_algorithms
+def test_the_agents_need_not_do_the_same(algorithm: Algorithm) -> None:
+    # Equal observations, different optima: with one actor for all only the agent's index tells them apart
+    payoffs = np.array([[1.0, 4.0], [0.0, 1.0]])
+    env = make_vec_env(MatrixGame, n_envs=4, env_kwargs={"payoffs": payoffs})
+    model = algorithm("MlpPolicy", env, policy_kwargs=SMALL, share_parameters=True, **FAST)
+    model.learn(2048)
+    np.testing.assert_array_equal(model.predict(np.ones((2, 1), np.float32), deterministic=True)[0], [0, 1])
+
+
+@over_algorithms
+def test_continuous_targets_are_hit(algorithm: Algorithm) -> None:
+    # The second agent has one action dimension of its own and one of padding
+    targets = [[0.5, -0.4], [0.3]]
+    env = make_vec_env(TargetGame, n_envs=4, env_kwargs={"targets": targets})
+    policy_kwargs = {**SMALL, "log_std_init": -1.0}
+    model = algorithm("MlpPolicy", env, policy_kwargs=policy_kwargs, clip_range=0.3, **FAST)
+    model.learn(6144)
+    action, _ = model.predict(np.ones((2, 1), np.float32), deterministic=True)
+    np.testing.assert_allclose(action, [[0.5, -0.4], [0.3, 0.0]], atol=0.12)
+    # Standing still would cost 0.66
+    mean, deviation = evaluate_policy(model, env, n_eval_episodes=4)
+    assert -0.05 < mean <= 0 and deviation < 1e-9
+    assert model.policy.log_std.detach()[0].mean() < -1.05
+
+
+LENGTH, GAMMA = 4, 0.9
+# Steps to the end of the lap, discounted; a time limit lets the laps go on
+LAP_VALUES = GAMMA ** np.arange(LENGTH - 1, -1, -1)
+VALUES = {"terminated": LAP_VALUES, "truncated": LAP_VALUES / (1 - GAMMA**LENGTH)}
+
+
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [(algorithm, {}) for algorithm in ALGORITHMS] + [(algorithm, {"q_target": "lambda"}) for algorithm in ALGORITHMS_WITH_Q],
+)
+def test_values_of_a_lap(algorithm: Algorithm, settings: dict[str, Any], end: str) -> None:
+    env = make_vec_env(Lap, n_envs=4, env_kwargs={"length": LENGTH, "truncates": end == "truncated"})
+    settings = {**settings, "gamma": GAMMA, "vf_coef": 1.0, "max_grad_norm": 10.0, "policy_kwargs": SMALL}
+    model = algorithm("MlpPolicy", env, **{**FAST, "learning_rate": 0.01, "n_steps": 32, **settings})
+    model.learn(4096)
+    observations = th.eye(LENGTH)[:, None].repeat(1, 2, 1)
+    with th.no_grad():
+        np.testing.assert_allclose(model.policy.predict_values(observations)[:, 0], VALUES[end], rtol=0.05)
+    if algorithm not in ALGORITHMS_WITH_Q:
+        return
+    # The actions do nothing, so every joint action is worth what its position is
+    for joint_action in ([0, 0], [0, 1], [1, 0], [1, 1]):
+        actions = model.policy.action_features(th.tensor(joint_action)).expand(LENGTH, -1, -1)
+        with th.no_grad():
+            estimates = model.policy.q_critic(observations.flatten(start_dim=1), actions).amin(dim=0)
+        np.testing.assert_allclose(estimates, VALUES[end], rtol=0.08)
+
+
+@over_algorithms
+def test_targets_in_the_buffer(algorithm: Algorithm) -> None:
+    # Numbers of the rollout itself: rewards that the time limit has topped up, values, and where episodes start
+    env = make_vec_env(NoisyTeam, n_envs=3, seed=0)
+    model = algorithm("MlpPolicy", env, n_steps=20, batch_size=60, gamma=GAMMA, gae_lambda=0.8, seed=0, device="cpu")
+    seen: dict[str, list[Any]] = {"rewards": [], "dones": [], "infos": [], "values": []}
+
+    def record(local_variables: dict[str, Any], global_variables: dict[str, Any]) -> bool:
+        for name, history in seen.items():
+            history.append(local_variables[name])
+        # Copied here, because the time limit is bootstrapped after this, in place
+        seen["rewards"][-1] = local_variables["rewards"].copy()
+        return True
+
+    before = {name: parameter.clone() for name, parameter in model.policy.state_dict().items()}
+    model.learn(60, callback=record)
+    last_observation = model._last_obs
+    model.policy.load_state_dict(before)
+
+    def value(observations: np.ndarray) -> np.ndarray:
+        with th.no_grad():
+            return model.policy.predict_values(th.as_tensor(observations))[:, 0].numpy()
+
+    rewards, dones = np.array(seen["rewards"]), np.array(seen["dones"])
+    values = np.concatenate(seen["values"], axis=1).T
+    next_values = np.concatenate((values[1:], value(last_observation)[None]))
+    n_limits = 0
+    for step, infos in enumerate(seen["infos"]):
+        for index, info in enumerate(infos):
+            if dones[step, index]:
+                limit = info["TimeLimit.truncated"]
+                n_limits += limit
+                next_values[step, index] = value(info["terminal_observation"][None])[0] if limit else 0.0
+    assert 0 < n_limits < dones.sum()
+
+    td0_targets = rewards + GAMMA * next_values
+    advantages = td0_targets - values
+    for step in range(18, -1, -1):
+        advantages[step] += GAMMA * 0.8 * (1 - dones[step]) * advantages[step + 1]
+    buffer = model.rollout_buffer
+    np.testing.assert_allclose(buffer.td0_targets, td0_targets, rtol=1e-4, atol=1e-5)
+    # Flattened by the minibatches, one environment after the other
+    np.testing.assert_allclose(buffer.returns.ravel(), (advantages + values).T.ravel(), rtol=1e-4, atol=1e-5)

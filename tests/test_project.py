@@ -1,0 +1,146 @@
+"""The shape of the project: who imports whom, what an import loads, and that the README tells the truth."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sb3_cora"
+ALGORITHM_PACKAGES = {
+    path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("common", "credit", "envs")
+}
+ZOO_MODULES = {path.stem for path in (ROOT / "zoo").glob("*.py")} | {"zoo"}
+
+# Modules of optional dependencies, each with the only files of the package that may import it
+OPTIONAL = {
+    "vmas": ["envs/vmas.py"],
+    "pettingzoo": ["envs/pettingzoo.py"],
+    "mpe2": [],
+    "gymnasium_robotics": [],
+    "mujoco": [],
+    "cvxpy": ["credit/solvers/cvxpylayers.py"],
+    "cvxpylayers": ["credit/solvers/cvxpylayers.py"],
+    "clarabel": [],
+    "diffcp": ["credit/solvers/cvxpylayers.py"],
+    "rl_zoo3": [],
+    "optuna": [],
+    "matplotlib": [],
+    "tensorboard": [],
+}
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Full names of all modules that a file imports anywhere, ``from a import b`` counted as ``a.b``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def files_of(part: str) -> list[Path]:
+    return sorted((PACKAGE / part).rglob("*.py"))
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def test_parts_are_found() -> None:
+    assert {"cora_ppo", "mappo"} <= ALGORITHM_PACKAGES
+    assert {"train", "enjoy", "exp_manager"} <= ZOO_MODULES
+    assert all(files_of(part) for part in ("common", "credit", "envs"))
+
+
+@pytest.mark.parametrize("path", files_of("credit"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_credit_is_pure_torch(path: Path) -> None:
+    allowed = {"torch", "numpy", *sys.stdlib_module_names}
+    if path.name == "cvxpylayers.py":
+        allowed |= {"cvxpy", "cvxpylayers", "diffcp"}
+    foreign = [
+        module
+        for module in imported_modules(path)
+        if not within(module, "sb3_cora.credit") and module.partition(".")[0] not in allowed
+    ]
+    assert foreign == []
+
+
+@pytest.mark.parametrize("path", files_of("common"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_common_knows_no_algorithm_suite_or_credit(path: Path) -> None:
+    own = [module for module in imported_modules(path) if within(module, "sb3_cora")]
+    assert [module for module in own if not within(module, "sb3_cora.common")] == []
+
+
+@pytest.mark.parametrize("path", files_of("envs"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_envs_build_on_common_only(path: Path) -> None:
+    own = [module for module in imported_modules(path) if within(module, "sb3_cora")]
+    assert [module for module in own if not within(module, "sb3_cora.common") and not within(module, "sb3_cora.envs")] == []
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHM_PACKAGES))
+def test_algorithms_do_not_import_environments(algorithm: str) -> None:
+    for path in files_of(algorithm):
+        assert [module for module in imported_modules(path) if within(module, "sb3_cora.envs")] == []
+
+
+def test_nothing_imports_the_zoo() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        assert [module for module in imported_modules(path) if module.partition(".")[0] in ZOO_MODULES] == [], path
+
+
+@pytest.mark.parametrize("module", sorted(OPTIONAL))
+def test_optional_dependency_is_imported_only_where_it_is_adapted(module: str) -> None:
+    importers = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(within(imported, module) for imported in imported_modules(path))
+    ]
+    assert set(importers) <= set(OPTIONAL[module])
+
+
+def test_import_loads_no_optional_dependency() -> None:
+    # Through the parts that have optional dependencies in their reach, the adapters themselves left out
+    code = "import sys, sb3_cora, sb3_cora.credit, sb3_cora.envs; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "sb3_cora.cora_ppo" in loaded
+    # Stable-Baselines3 itself imports these where they are installed
+    imported_by_sb3 = {"matplotlib", "tensorboard"}
+    assert sorted(set(OPTIONAL) & set(loaded) - imported_by_sb3) == []
+
+
+def test_readme_example_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "n_envs=256" in example
+    assert "learn(1e6)" in example
+    # One rollout of few worlds
+    shortened = example.replace("n_envs=256", "n_envs=32").replace("learn(1e6)", "learn(1)")
+    run = subprocess.run([sys.executable, "-c", shortened], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "total_timesteps" in run.stdout
+    assert (tmp_path / "give_way.zip").is_file()
+
+
+def test_readme_names_what_exists() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    commands = set(re.findall(r"^make ([a-z]+)", readme, flags=re.MULTILINE))
+    assert {"train", "test"} <= commands <= targets
+    for name in re.findall(r"(?:zoo|sb3_cora|hyperparams)/[a-z_/]*(?:\.\w+)?", readme):
+        assert (ROOT / name).exists(), name
+
+
+def test_torch_is_the_first_constraint_and_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert re.fullmatch(r"torch==\d+\.\d+\.\d+", lines[0])
+    assert all(re.fullmatch(r'[\w.-]+==[\w.]+( ; python_version >= "3\.11")?', line) for line in lines)
+
+
+def test_ci_is_executable() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)

@@ -1,0 +1,615 @@
+"""What Stable-Baselines3 users do with PPO, they can do with every algorithm here."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+
+import sb3_cora
+from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.policies import CooperativeActorQCriticPolicy
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_same_weights, assert_trained, make_tiny, weights
+from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam
+
+Algorithm = type[CooperativeOnPolicyAlgorithm]
+
+over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+# Everything that a model is made of and that saving must not lose
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "gamma": 0.9,
+    "clip_range": 0.3,
+    "clip_range_vf": 0.4,
+    "ent_coef": 0.01,
+    "target_kl": 0.5,
+    "share_parameters": True,
+    "policy_kwargs": {"net_arch": {"pi": [8], "vf": [16, 8], "qf": [12]}, "log_std_init": -0.5},
+}
+CREDIT_SETTINGS: dict[str, Any] = {
+    "credit": "least_core",
+    "baseline": "q",
+    "grand_advantage": "q",
+    "q_target": "lambda",
+    "variance_weight": 0.7,
+    "credit_scale": "sample",
+    "n_coalitions": 3,
+    "n_critics": 3,
+    "q_learning_rate": 2e-3,
+    "q_n_epochs": 1,
+}
+
+
+def all_settings(algorithm: Algorithm) -> dict[str, Any]:
+    return {**SETTINGS, **(CREDIT_SETTINGS if algorithm in ALGORITHMS_WITH_Q else {})}
+
+
+def noisy_vec_env(n_envs: int = 2, **kwargs: Any) -> VecEnv:
+    return make_vec_env(NoisyTeam, n_envs=n_envs, seed=0, env_kwargs=kwargs)
+
+
+def optimizers(model: CooperativeOnPolicyAlgorithm) -> dict[str, dict[str, Any]]:
+    """State of each optimizer of a model, by name."""
+    return {name: state for name, state in model.get_parameters().items() if name.endswith("optimizer")}
+
+
+def assert_same_optimizers(first: CooperativeOnPolicyAlgorithm, second: CooperativeOnPolicyAlgorithm) -> None:
+    ours, theirs = optimizers(first), optimizers(second)
+    assert ours.keys() == theirs.keys() and len(ours) == (2 if type(first) in ALGORITHMS_WITH_Q else 1)
+    for name, state in ours.items():
+        assert state["param_groups"] == theirs[name]["param_groups"]
+        assert len(state["state"]) == len(state["param_groups"][0]["params"])
+        for index, moments in state["state"].items():
+            for key, moment in moments.items():
+                assert th.equal(moment, theirs[name]["state"][index][key]), (name, index, key)
+
+
+class LoggedMetrics(Logger):
+    """Keeps the metrics of each dump."""
+
+    def __init__(self) -> None:
+        super().__init__(folder=None, output_formats=[])
+        self.history: list[dict[str, Any]] = []
+
+    def dump(self, step: int = 0) -> None:
+        self.history.append(dict(self.name_to_value))
+        super().dump(step)
+
+
+def test_every_algorithm_of_the_package_is_tested() -> None:
+    for module in pkgutil.iter_modules(sb3_cora.__path__):
+        importlib.import_module(f"sb3_cora.{module.name}")
+    found, stack = set(), [CooperativeOnPolicyAlgorithm]
+    while stack:
+        subclasses = [cls for cls in stack.pop().__subclasses__() if cls.__module__.startswith("sb3_cora.")]
+        found.update(subclasses)
+        stack += subclasses
+    assert {CORAPPO, MAPPO} <= found
+    assert set(ALGORITHMS) == found
+
+
+@over_algorithms
+def test_from_an_id_to_an_evaluated_model(algorithm: Algorithm, tmp_path: Path) -> None:
+    # As in the README, but for the length of rollout: 2048 steps of one world take 20 seconds
+    model = algorithm("MlpPolicy", "give_way", n_steps=16, batch_size=16, seed=0)
+    before = weights(model)
+    assert model.learn(3.2e1) is model
+    assert model.num_timesteps == 32
+    assert_trained(before, model)
+
+    model.save(tmp_path / "give_way")
+    loaded = algorithm.load(tmp_path / "give_way", env="give_way")
+    assert_same_weights(weights(model), weights(loaded))
+
+    env = make_joint_vec_env("give_way", n_envs=4, seed=0, max_steps=5)
+    observations = env.reset()
+    actions, state = loaded.predict(observations, deterministic=True)
+    assert state is None and actions.shape == (4, 2, 2) and env.action_space.contains(actions[0])
+    np.testing.assert_array_equal(actions, model.predict(observations, deterministic=True)[0])
+    returns, lengths = evaluate_policy(loaded, env, n_eval_episodes=8, return_episode_rewards=True)
+    assert np.isfinite(returns).all() and lengths == [5] * 8
+
+
+@over_algorithms
+def test_a_model_on_a_registered_id_has_the_vec_env_that_users_get(algorithm: Algorithm) -> None:
+    env = algorithm("MlpPolicy", "give_way").get_env()
+    assert env is not None and type(env.unwrapped).__name__ == "VmasVecEnv"
+
+
+def give_way_of_vmas() -> Any:
+    return pytest.importorskip("vmas").make_env("give_way", num_envs=4, max_steps=6)
+
+
+def simple_spread(**kwargs: Any) -> Any:
+    return pytest.importorskip("mpe2.simple_spread_v3").parallel_env(max_cycles=6, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make_env", "n_envs", "n_agents"),
+    [
+        pytest.param(NoisyTeam, 1, 3, id="joint env"),
+        pytest.param(lambda: Monitor(NoisyTeam(discrete=True)), 1, 3, id="joint env with a monitor"),
+        pytest.param(noisy_vec_env, 2, 3, id="VecEnv"),
+        pytest.param(MaskedTeam, 1, 3, id="Dict observations"),
+        pytest.param(give_way_of_vmas, 4, 2, id="vmas Environment"),
+        pytest.param(lambda: simple_spread(), 1, 3, id="PettingZoo, discrete"),
+        pytest.param(lambda: simple_spread(continuous_actions=True), 1, 3, id="PettingZoo, continuous"),
+        pytest.param(lambda: "vmas/simple_spread", 1, 3, id="id"),
+    ],
+)
+@over_algorithms
+def test_whatever_is_called_an_environment(
+    algorithm: Algorithm, make_env: Callable[[], Any], n_envs: int, n_agents: int
+) -> None:
+    model = make_tiny(algorithm, make_env())
+    before = weights(model)
+    model.learn(16 * n_envs)
+    assert (model.n_envs, model.n_agents) == (n_envs, n_agents)
+    assert_trained(before, model)
+    model.get_env().close()
+
+
+def test_environments_in_processes_of_their_own() -> None:
+    # For one algorithm only: starting the processes takes seconds, and the algorithm has no part in it
+    trained = []
+    for vec_env_cls in (DummyVecEnv, SubprocVecEnv):
+        model = make_tiny(CORAPPO, make_vec_env(NoisyTeam, 2, vec_env_cls=vec_env_cls))
+        trained.append(weights(model.learn(32)))
+        model.get_env().close()
+    assert_same_weights(*trained)
+
+
+def test_sb3_ppo_trains_on_the_same_environment() -> None:
+    model = PPO("MlpPolicy", make_joint_vec_env("give_way", n_envs=8, seed=0), n_steps=16, batch_size=64, n_epochs=1)
+    before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+    model.learn(128)
+    after = list(model.policy.parameters())
+    assert all(th.isfinite(parameter).all() for parameter in after)
+    assert not any(th.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
+@over_algorithms
+def test_predict(algorithm: Algorithm, discrete: bool) -> None:
+    env = NoisyTeam(discrete=discrete)
+    model = make_tiny(algorithm, env, policy_kwargs={"log_std_init": 1.0})
+    observation, _ = env.reset(seed=0)
+    batch = np.stack([observation, observation + 1, observation - 1])
+
+    single, _ = model.predict(observation, deterministic=True)
+    several, _ = model.predict(batch, deterministic=True)
+    assert single.shape == env.action_space.shape and env.action_space.contains(single)
+    assert several.shape == (3, *env.action_space.shape)
+    np.testing.assert_allclose(several[0], single, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(observation, deterministic=True)[0], single)
+
+    # With a standard deviation of e the samples leave [-1, 1] two times in three, unless they are clipped
+    samples, _ = model.predict(np.repeat(observation[None], 200, axis=0))
+    assert len(np.unique(samples.reshape(200, -1), axis=0)) > 10
+    assert all(env.action_space.contains(sample) for sample in samples)
+
+
+@over_algorithms
+def test_predict_from_dict_observations(algorithm: Algorithm) -> None:
+    env = MaskedTeam()
+    model = make_tiny(algorithm, env)
+    observation, _ = env.reset(seed=0)
+    action, _ = model.predict(observation, deterministic=True)
+    assert action.shape == (3,)
+    batch = {key: np.stack([part] * 50) for key, part in observation.items()}
+    assert (model.predict(batch, deterministic=True)[0] == action).all()
+    samples, _ = model.predict(batch)
+    assert samples.shape == (50, 3) and observation["action_mask"][np.arange(3), samples].all()
+
+
+@over_algorithms
+def test_evaluate_policy_knows_the_return(algorithm: Algorithm) -> None:
+    # Whatever is played, one step pays 2.5
+    model = make_tiny(algorithm, MatrixGame(np.full((2, 3), 2.5)))
+    assert evaluate_policy(model, model.get_env(), n_eval_episodes=3) == (2.5, 0.0)
+
+
+@pytest.mark.parametrize("with_env", [True, False], ids=["with env", "without env"])
+@over_algorithms
+def test_save_and_load(algorithm: Algorithm, with_env: bool, tmp_path: Path) -> None:
+    settings = all_settings(algorithm)
+    model = make_tiny(algorithm, noisy_vec_env(), **settings)
+    model.learn(64)
+    model.save(tmp_path / "model.zip")
+    # Only for a different number of environments, and read from an open file as well
+    env = noisy_vec_env(n_envs=4) if with_env else None
+    with open(tmp_path / "model.zip", "rb") as file:
+        loaded = algorithm.load(file, env=env)
+
+    assert_same_weights(weights(model), weights(loaded))
+    assert_same_optimizers(model, loaded)
+    for name, value in settings.items():
+        assert getattr(loaded, name) == value, name
+    assert loaded.policy.share_parameters and loaded.policy.net_arch == settings["policy_kwargs"]["net_arch"]
+    assert loaded.num_timesteps == 64 and loaded.n_agents == 3
+    assert (loaded.get_env() is None) != with_env
+    observation = noisy_vec_env().reset()
+    np.testing.assert_array_equal(
+        loaded.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]
+    )
+
+
+@over_algorithms
+def test_load_takes_the_same_policy_kwargs_and_no_others(algorithm: Algorithm, tmp_path: Path) -> None:
+    policy_kwargs = SETTINGS["policy_kwargs"]
+    model = make_tiny(algorithm, noisy_vec_env(), policy_kwargs=policy_kwargs)
+    assert model.policy_kwargs == policy_kwargs
+    model.save(tmp_path / "model")
+    assert algorithm.load(tmp_path / "model", policy_kwargs=policy_kwargs).policy_kwargs == policy_kwargs
+    with pytest.raises(ValueError, match="policy kwargs"):
+        algorithm.load(tmp_path / "model", policy_kwargs={"net_arch": [4]})
+
+
+@over_algorithms
+def test_load_can_change_settings(algorithm: Algorithm, tmp_path: Path) -> None:
+    make_tiny(algorithm, noisy_vec_env()).save(tmp_path / "model")
+    changes = {"n_steps": 4, "learning_rate": 0.5, "clip_range": 0.05, "n_epochs": 1}
+    loaded = algorithm.load(tmp_path / "model", env=noisy_vec_env(), **changes)
+    loaded.learn(8)
+    assert loaded.rollout_buffer.rewards.shape == (4, 2)
+    assert loaded.policy.optimizer.param_groups[0]["lr"] == 0.5
+    assert loaded.logger.name_to_value["train/clip_range"] == 0.05
+
+
+@over_algorithms
+def test_learn_again(algorithm: Algorithm, tmp_path: Path) -> None:
+    model = make_tiny(algorithm, noisy_vec_env(), **all_settings(algorithm))
+    model.learn(32)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=noisy_vec_env())
+    before = weights(loaded)
+    loaded.learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 96
+    # Two epochs for each of the three rollouts, unless target_kl has stopped one
+    assert model._n_updates < loaded._n_updates <= 6
+    assert_trained(before, loaded)
+    loaded.learn(32)
+    assert loaded.num_timesteps == 32
+
+
+@over_algorithms
+def test_a_loaded_model_goes_on_as_if_never_saved(algorithm: Algorithm, tmp_path: Path) -> None:
+    def run(interrupted: bool) -> dict[str, th.Tensor]:
+        model = make_tiny(algorithm, noisy_vec_env())
+        model.learn(32)
+        if interrupted:
+            model.save(tmp_path / "model")
+            model = algorithm.load(tmp_path / "model", env=noisy_vec_env())
+        model.set_env(noisy_vec_env())
+        model.set_random_seed(1)
+        return weights(model.learn(32, reset_num_timesteps=False))
+
+    assert_same_weights(run(interrupted=False), run(interrupted=True))
+
+
+@over_algorithms
+def test_set_env(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, noisy_vec_env())
+    model.learn(32)
+    env = noisy_vec_env()
+    model.set_env(env)
+    assert model.get_env() is env
+    before = weights(model)
+    model.learn(32)
+    assert_trained(before, model)
+
+    single = make_tiny(algorithm, "give_way")
+    single.set_env("give_way")
+    single.learn(16)
+
+
+@over_algorithms
+def test_get_and_set_parameters(algorithm: Algorithm, tmp_path: Path) -> None:
+    model, other = (make_tiny(algorithm, noisy_vec_env(), seed=seed) for seed in (0, 1))
+    model.learn(32)
+    parameters = model.get_parameters()
+    names = {"policy", "policy.optimizer"} | ({"policy.q_optimizer"} if algorithm in ALGORITHMS_WITH_Q else set())
+    assert set(parameters) == names
+    assert not th.equal(weights(model)["actor.output_net.weight"], weights(other)["actor.output_net.weight"])
+
+    other.set_parameters(parameters)
+    assert_same_weights(weights(model), weights(other))
+    assert_same_optimizers(model, other)
+
+    model.save(tmp_path / "model")
+    third = make_tiny(algorithm, noisy_vec_env(), seed=2)
+    third.set_parameters(tmp_path / "model")
+    assert_same_weights(weights(model), weights(third))
+    with pytest.raises(ValueError, match="Names of parameters"):
+        third.set_parameters({"policy": parameters["policy"]})
+
+
+@pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
+@over_algorithms
+def test_policy_save_and_load(algorithm: Algorithm, discrete: bool, tmp_path: Path) -> None:
+    own = {"n_critics": 3} if algorithm in ALGORITHMS_WITH_Q else {}
+    settings: dict[str, Any] = {
+        "share_parameters": True,
+        "policy_kwargs": {
+            "net_arch": {"pi": [8], "vf": [16, 8], "qf": [12]},
+            "activation_fn": th.nn.ReLU,
+            "ortho_init": False,
+            "log_std_init": -0.7,
+            "optimizer_class": th.optim.SGD,
+            "optimizer_kwargs": {"momentum": 0.5},
+        },
+    }
+    env = NoisyTeam(discrete=discrete)
+    policy = make_tiny(algorithm, env, **settings, **own).policy
+    policy.save(tmp_path / "policy.pt")
+    loaded = type(policy).load(tmp_path / "policy.pt")
+
+    for name, value in {**settings["policy_kwargs"], "share_parameters": True, **own}.items():
+        assert getattr(policy, name) == getattr(loaded, name) == value, name
+    assert_same_weights(dict(policy.named_parameters()), dict(loaded.named_parameters()))
+    observation = np.stack([env.reset(seed=seed)[0] for seed in range(5)])
+    np.testing.assert_array_equal(
+        policy.predict(observation, deterministic=True)[0], loaded.predict(observation, deterministic=True)[0]
+    )
+
+
+@over_algorithms
+def test_eval_callback_saves_the_best_model(algorithm: Algorithm, tmp_path: Path) -> None:
+    model = make_tiny(algorithm, noisy_vec_env())
+    callback = EvalCallback(
+        noisy_vec_env(),
+        eval_freq=8,
+        n_eval_episodes=2,
+        best_model_save_path=str(tmp_path),
+        log_path=str(tmp_path),
+        verbose=0,
+    )
+    model.learn(64, callback=callback)
+    evaluations = np.load(tmp_path / "evaluations.npz")
+    np.testing.assert_array_equal(evaluations["timesteps"], [16, 32, 48, 64])
+    assert callback.best_mean_reward == evaluations["results"].mean(axis=1).max()
+    best = algorithm.load(tmp_path / "best_model")
+    assert weights(best).keys() == weights(model).keys()
+
+
+@over_algorithms
+def test_checkpoints(algorithm: Algorithm, tmp_path: Path) -> None:
+    model = make_tiny(algorithm, VecNormalize(noisy_vec_env()))
+    model.learn(64, callback=CheckpointCallback(save_freq=16, save_path=str(tmp_path), save_vecnormalize=True))
+    names = {path.name for path in tmp_path.iterdir()}
+    steps = (32, 64)
+    assert names == {f"rl_model_{n}_steps.zip" for n in steps} | {f"rl_model_vecnormalize_{n}_steps.pkl" for n in steps}
+    assert [algorithm.load(tmp_path / f"rl_model_{n}_steps").num_timesteps for n in steps] == [32, 64]
+
+
+@over_algorithms
+def test_callbacks_see_the_training_and_can_stop_it(algorithm: Algorithm) -> None:
+    class Stop(BaseCallback):
+        def _on_step(self) -> bool:
+            # What SB3's documentation promises to callbacks
+            assert self.training_env is self.model.get_env()
+            assert self.locals["rewards"].shape == (2,)
+            assert self.locals["log_probs"].shape == (2, 3)
+            return self.num_timesteps < 24
+
+    steps = []
+    model = make_tiny(algorithm, noisy_vec_env())
+    model.learn(320, callback=[Stop(), CallbackList([])])
+    assert model.num_timesteps == 24
+    model.learn(32, callback=lambda local_variables, global_variables: steps.append(model.num_timesteps) or True)
+    assert steps == list(range(2, 33, 2))
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+@over_algorithms
+def test_progress_bar(algorithm: Algorithm, capfd: pytest.CaptureFixture[str]) -> None:
+    make_tiny(algorithm, noisy_vec_env()).learn(64, progress_bar=True)
+    assert "64/64" in capfd.readouterr().out
+
+
+@over_algorithms
+def test_vec_normalize_keeps_statistics_of_each_agent(algorithm: Algorithm, tmp_path: Path) -> None:
+    model = make_tiny(algorithm, VecNormalize(noisy_vec_env()))
+    before = weights(model)
+    model.learn(128)
+    assert_trained(before, model)
+    normalize = model.get_vec_normalize_env()
+    assert normalize is not None and normalize.obs_rms.mean.shape == (3, NoisyTeam.obs_dim)
+    assert len(np.unique(normalize.obs_rms.mean)) == 3 * NoisyTeam.obs_dim
+
+    model.save(tmp_path / "model")
+    normalize.save(str(tmp_path / "normalize.pkl"))
+    loaded_env = VecNormalize.load(str(tmp_path / "normalize.pkl"), noisy_vec_env())
+    loaded = algorithm.load(tmp_path / "model", env=loaded_env)
+    assert loaded.get_vec_normalize_env() is loaded_env
+    np.testing.assert_array_equal(loaded_env.obs_rms.mean, normalize.obs_rms.mean)
+    loaded.learn(32)
+
+    loaded_env.training = loaded_env.norm_reward = False
+    mean = loaded_env.obs_rms.mean.copy()
+    evaluate_policy(loaded, loaded_env, n_eval_episodes=2)
+    np.testing.assert_array_equal(loaded_env.obs_rms.mean, mean)
+
+
+@over_algorithms
+def test_vec_normalize_of_dict_observations(algorithm: Algorithm) -> None:
+    env = VecNormalize(make_vec_env(MaskedTeam, n_envs=2, seed=0), norm_obs_keys=["observation", "state"])
+    model = make_tiny(algorithm, env)
+    before = weights(model)
+    model.learn(64)
+    assert_trained(before, model)
+    assert env.obs_rms["observation"].mean.shape == (3, 4) and env.obs_rms["state"].mean.shape == (5,)
+
+
+EVERYONE_LOGS = {
+    "time/share_environment",
+    "time/share_networks",
+    "time/share_credits",
+    "train/policy_gradient_loss",
+    "train/value_loss",
+    "train/entropy_loss",
+    "train/approx_kl",
+    "train/clip_fraction",
+    "train/clip_range",
+    "train/explained_variance",
+    "train/learning_rate",
+    "train/loss",
+    "train/std",
+}
+CREDIT_LOGS = {
+    "credit/epsilon",
+    "credit/spread",
+    "credit/core_violation",
+    "credit/solver_residual",
+    "train/q_loss",
+}
+
+
+@over_algorithms
+def test_tensorboard(algorithm: Algorithm, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    model = make_tiny(algorithm, noisy_vec_env(), tensorboard_log=str(tmp_path))
+    model.learn(96)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == f"{algorithm.__name__}_1"
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert EVERYONE_LOGS <= scalars
+    with_q = algorithm in ALGORITHMS_WITH_Q
+    assert CREDIT_LOGS & scalars == (CREDIT_LOGS if with_q else set())
+    # SB3 logs a rollout before the update it leads to, hence one entry less than rollouts
+    assert [event.step for event in events.Scalars("train/loss")] == [64, 96]
+    model.learn(32, tb_log_name="named", reset_num_timesteps=False)
+    assert (tmp_path / "named_0").is_dir() or (tmp_path / "named_1").is_dir()
+
+
+@over_algorithms
+def test_what_is_logged_makes_sense(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, noisy_vec_env())
+    logger = LoggedMetrics()
+    model.set_logger(logger)
+    model.learn(128)
+    assert len(logger.history) == 4
+    for metrics in logger.history[1:]:
+        shares = [metrics[f"time/share_{part}"] for part in ("environment", "networks", "credits")]
+        assert min(shares) >= 0 and sum(shares) == pytest.approx(1.0)
+        assert metrics["train/std"] == pytest.approx(1.0, abs=0.1)
+        if algorithm in ALGORITHMS_WITH_Q:
+            assert metrics["credit/spread"] > 0 and metrics["train/q_loss"] > 0
+            # In the core programme the largest excess left is what eps measures
+            assert metrics["credit/core_violation"] == pytest.approx(metrics["credit/epsilon"], abs=1e-5)
+            assert 0 <= metrics["credit/solver_residual"] < 1e-6
+
+
+def test_mappo_has_no_q_critic() -> None:
+    model = make_tiny(MAPPO, noisy_vec_env())
+    assert not isinstance(model.policy, CooperativeActorQCriticPolicy)
+    assert {name.partition(".")[0] for name in weights(model)} == {"actor", "value_critic", "log_std"}
+    held = sum(parameter.numel() for parameter in model.policy.optimizer.param_groups[0]["params"])
+    assert held == sum(parameter.numel() for parameter in model.policy.parameters())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_Q)
+def test_optimizers_share_no_parameter_and_leave_none_out(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, noisy_vec_env())
+    held = [
+        parameter
+        for optimizer in (model.policy.optimizer, model.policy.q_optimizer)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    assert len(held) == len({id(parameter) for parameter in held}) == len(list(model.policy.parameters()))
+
+
+@over_algorithms
+def test_schedules(algorithm: Algorithm) -> None:
+    own = {"q_learning_rate": lambda remaining: 0.01 * remaining} if algorithm in ALGORITHMS_WITH_Q else {}
+    model = make_tiny(
+        algorithm,
+        noisy_vec_env(),
+        learning_rate=lambda remaining: 0.1 * remaining,
+        clip_range=lambda remaining: 0.2 * remaining,
+        clip_range_vf=lambda remaining: 0.4 * remaining,
+        **own,
+    )
+    logger = LoggedMetrics()
+    model.set_logger(logger)
+    model.learn(128)
+    # After the first of four rollouts, three quarters of the training remain
+    for index, remaining in ((1, 0.75), (2, 0.5), (3, 0.25)):
+        metrics = logger.history[index]
+        assert metrics["train/learning_rate"] == pytest.approx(0.1 * remaining)
+        assert metrics["train/clip_range"] == pytest.approx(0.2 * remaining)
+        assert metrics["train/clip_range_vf"] == pytest.approx(0.4 * remaining)
+    assert model.policy.optimizer.param_groups[0]["lr"] == 0.0
+    if own:
+        assert model.policy.q_optimizer.param_groups[0]["lr"] == 0.0
+        assert model.q_lr_schedule(0.5) == pytest.approx(0.005)
+
+
+@over_algorithms
+def test_target_kl_stops_the_epochs(algorithm: Algorithm, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"learning_rate": 0.1, "n_epochs": 20}
+    free = make_tiny(algorithm, noisy_vec_env(), **settings)
+    free.learn(32)
+    assert free._n_updates == 20
+    bound = make_tiny(algorithm, noisy_vec_env(), target_kl=0.01, verbose=1, **settings)
+    bound.learn(32)
+    assert bound._n_updates < 20
+    assert "Early stopping" in capsys.readouterr().out
+
+
+@over_algorithms
+def test_a_policy_class_of_the_users_own(algorithm: Algorithm) -> None:
+    base = algorithm.policy_aliases["MlpPolicy"]
+
+    class OwnPolicy(base):  # type: ignore[misc, valid-type]
+        pass
+
+    model = algorithm(OwnPolicy, noisy_vec_env(), n_steps=16, batch_size=8)
+    assert type(model.policy) is OwnPolicy
+    model.learn(32)
+
+
+@over_algorithms
+def test_state_dependent_exploration(algorithm: Algorithm, tmp_path: Path) -> None:
+    model = make_tiny(algorithm, noisy_vec_env(), use_sde=True, sde_sample_freq=4)
+    before = weights(model)
+    assert_trained(before, model.learn(64))
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=noisy_vec_env())
+    assert (loaded.use_sde, loaded.sde_sample_freq, loaded.policy.use_sde) == (True, 4, True)
+    assert_same_weights(weights(model), weights(loaded))
+    assert_trained(before, loaded.learn(32))
+    model.policy.save(str(tmp_path / "policy.pt"))
+    policy = type(model.policy).load(str(tmp_path / "policy.pt"))
+    assert_same_weights(weights(model), dict(policy.named_parameters()))
+
+
+@over_algorithms
+def test_multi_input_policy_is_the_same(algorithm: Algorithm) -> None:
+    model = algorithm("MultiInputPolicy", MaskedTeam(), n_steps=16, batch_size=8, seed=0)
+    assert_same_weights(weights(model), weights(make_tiny(algorithm, MaskedTeam())))
+
+
+@over_algorithms
+def test_monitor_infos_reach_the_rollout_statistics(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, MatrixGame(np.full((2, 2), 3.0)))
+    logger = LoggedMetrics()
+    model.set_logger(logger)
+    model.learn(16)
+    assert logger.history[0]["rollout/ep_rew_mean"] == 3.0 and logger.history[0]["rollout/ep_len_mean"] == 1.0

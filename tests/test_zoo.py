@@ -1,0 +1,377 @@
+"""The command line, run as a user runs it: rl_zoo3 patches Gymnasium on import, so each run is a process of its own."""
+
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
+
+ROOT = Path(__file__).resolve().parent.parent
+ALGORITHMS = {"cora_ppo": CORAPPO, "mappo": MAPPO}
+SCENARIOS = ("give_way", "multi_give_way", "navigation")
+
+# What rl_zoo3 reads from an entry besides constructor arguments
+ZOO_KEYS = {
+    "callback",
+    "env_kwargs",
+    "env_wrapper",
+    "frame_stack",
+    "monitor_kwargs",
+    "n_envs",
+    "n_timesteps",
+    "normalize",
+    "vec_env_wrapper",
+}
+
+# A training of two short rollouts, and episodes of 20 steps
+TINY = ("-params", "n_envs:8", "n_steps:32", "batch_size:128", "n_epochs:2")
+SHORT = ("--env-kwargs", "max_steps:20", "--eval-episodes", "8", "--n-eval-envs", "8", "--eval-freq", "256")
+
+# One worker runs them all, so that the training they share is run once
+pytestmark = pytest.mark.xdist_group("zoo")
+
+
+def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "zoo" / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run
+
+
+@pytest.fixture(scope="module")
+def registry() -> dict[str, Any]:
+    """What the zoo registers, with settings that the samplers draw, asked in a process of its own."""
+    probe = """
+import json, optuna, algos, hyperparams_opt
+from rl_zoo3.exp_manager import ALGOS
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+def draw(name, n_envs):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        settings = HYPERPARAMS_SAMPLER[name](trial, 2, n_envs, {})
+        yield {"settings": settings, "restored": HYPERPARAMS_CONVERTER[name](trial.params), "n_envs": n_envs}
+
+print(json.dumps({
+    name: {"class": ALGOS[name].__name__, "trials": [trial for n_envs in (1, 4, 256, 1000) for trial in draw(name, n_envs)]}
+    for name in algos.ALGORITHMS
+}, default=str))
+"""
+    run = subprocess.run([sys.executable, "-c", probe], cwd=ROOT / "zoo", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_registry_is_complete(registry: dict[str, Any]) -> None:
+    assert {name: entry["class"] for name, entry in registry.items()} == {
+        name: cls.__name__ for name, cls in ALGORITHMS.items()
+    }
+    assert {path.stem for path in (ROOT / "hyperparams").glob("*.yml")} == set(registry)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_sampled_settings_are_constructor_arguments(name: str, registry: dict[str, Any]) -> None:
+    arguments = set(inspect.signature(ALGORITHMS[name].__init__).parameters)
+    trials = registry[name]["trials"]
+    for trial in trials:
+        assert set(trial["settings"]) <= arguments
+        # rl_zoo3 replaces the policy_kwargs of the YAML by the sampled ones, so only networks may stand there
+        assert set(trial["settings"]["policy_kwargs"]) == {"net_arch", "activation_fn"}
+        assert trial["restored"] == trial["settings"]
+        assert 8 * trial["n_envs"] <= trial["settings"]["n_steps"] * trial["n_envs"] <= 2**16 * 2
+    assert len({trial["settings"]["learning_rate"] for trial in trials[:20]}) == 20
+
+
+def test_search_covers_the_settings_of_credit(registry: dict[str, Any]) -> None:
+    settings = [trial["settings"] for trial in registry["cora_ppo"]["trials"]]
+    assert {setting["baseline"] for setting in settings} == {"v", "q"}
+    assert {setting["grand_advantage"] for setting in settings} == {"gae", "q"}
+    assert {setting["q_target"] for setting in settings} == {"td0", "lambda"}
+    assert all(1e-3 <= setting["variance_weight"] <= 10 for setting in settings)
+
+
+def hyperparams(name: str) -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((ROOT / "hyperparams" / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_hyperparams_have_default_and_scenarios(name: str) -> None:
+    assert {"default", *SCENARIOS} <= set(hyperparams(name))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_hyperparams_are_plain_settings(name: str) -> None:
+    arguments = set(inspect.signature(ALGORITHMS[name].__init__).parameters)
+    for env_id, settings in hyperparams(name).items():
+        assert set(settings) <= arguments | ZOO_KEYS, env_id
+        assert {"policy", "n_envs", "n_timesteps", "n_steps", "batch_size"} <= set(settings), env_id
+        # A number that YAML takes for a string, such as 1e6, would surface as an obscure error deep in the training
+        for key in ("n_timesteps", "n_envs", "n_steps", "batch_size", "n_epochs"):
+            assert type(settings[key]) is int, (env_id, key)
+        assert type(settings["gamma"]) is float
+        for key in ("policy_kwargs", "normalize", "env_kwargs", "monitor_kwargs"):
+            assert not isinstance(settings.get(key), str), (env_id, key)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_hyperparams_make_a_model(name: str, scenario: str) -> None:
+    settings = hyperparams(name)[scenario]
+    env = make_joint_vec_env(scenario, n_envs=settings["n_envs"], seed=0, **settings.get("env_kwargs", {}))
+    arguments = {key: value for key, value in settings.items() if key not in ZOO_KEYS}
+    # Warnings are errors here, a truncated last minibatch among them
+    model = ALGORITHMS[name](env=env, **arguments)
+    assert model.n_steps * model.n_envs % model.batch_size == 0
+    env.close()
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which CORAPPO was trained on give_way for two rollouts with normalised observations, and the output."""
+    folder = tmp_path_factory.mktemp("training")
+    run = run_script(
+        "train.py",
+        *("--algo", "cora_ppo", "--env", "give_way", "-n", "512", "--seed", "3", "--progress"),
+        *TINY,
+        "normalize:dict(norm_obs=True,norm_reward=False)",
+        *SHORT,
+        folder=folder,
+    )
+    return folder, run.stdout
+
+
+def test_training_writes_and_prints_everything(training: tuple[Path, str]) -> None:
+    folder, output = training
+    run_folder = folder / "logs" / "cora_ppo" / "give_way_1"
+    for metric in ("ep_rew_mean", "total_timesteps", "mean_reward", "credit/", "q_loss"):
+        assert metric in output
+    assert re.search(
+        r"^Evaluation: +return -?\d+\.\d\d \+- \d+\.\d\d, length 20\.0 \+- 0\.0, 100 episodes$", output, re.MULTILINE
+    )
+    written = {
+        "Model": run_folder / "give_way.zip",
+        "Best model": run_folder / "best_model.zip",
+        "Settings": run_folder / "give_way" / "config.yml",
+        "Normalization": run_folder / "give_way" / "vecnormalize.pkl",
+        "Evaluations": run_folder / "evaluations.npz",
+        "Learning curve": run_folder / "learning_curve.png",
+    }
+    for label, path in written.items():
+        assert re.search(rf"^{label}: +{re.escape(str(path.relative_to(folder)))}$", output, re.MULTILINE), label
+        assert path.is_file()
+    assert written["Learning curve"].read_bytes().startswith(b"\x89PNG")
+    with np.load(written["Evaluations"]) as evaluations:
+        assert evaluations["timesteps"].tolist() == [256, 512]
+        assert evaluations["results"].shape == (2, 8)
+        assert (evaluations["ep_lengths"] == 20).all()
+    # The monitor's file has one line for each of the 8 worlds' episodes of 20 steps, after a comment and a header
+    assert len((run_folder / "0.monitor.csv").read_text().splitlines()) == 2 + 8 * (64 // 20)
+
+
+def test_training_ends_with_the_model_it_saved(training: tuple[Path, str]) -> None:
+    folder, output = training
+    evaluation = re.search(r"^Evaluation: +(.*)$", output, re.MULTILINE)
+    assert evaluation is not None
+    model = CORAPPO.load(folder / "logs" / "cora_ppo" / "give_way_1" / "give_way.zip")
+    assert (model.num_timesteps, model.seed) == (512, 3)
+    assert model.variance_weight == hyperparams("cora_ppo")["give_way"]["variance_weight"]
+    # The same worlds, with the saved normalization, played by the saved model
+    run = run_script("enjoy.py", "--algo", "cora_ppo", "--env", "give_way", "--seed", "3", "--verbose", "0", folder=folder)
+    assert f"Evaluation: {evaluation[1]}" in run.stdout
+
+
+def test_enjoy_plays_the_asked_episodes(training: tuple[Path, str]) -> None:
+    folder, _ = training
+    arguments = ("--env", "give_way", "--load-best", "--stochastic", "--eval-episodes", "6", "--n-envs", "3")
+    run = run_script("enjoy.py", *arguments, "--env-kwargs", "max_steps:7", folder=folder)
+    assert len(re.findall(r"^Episode return .*, length 7$", run.stdout, re.MULTILINE)) == 6
+    assert "length 7.0 +- 0.0, 6 episodes" in run.stdout
+
+
+def test_enjoy_names_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "mappo" / "give_way_1").mkdir(parents=True)
+    run = run_script("enjoy.py", "--algo", "mappo", "--env", "give_way", folder=tmp_path, check=False)
+    assert run.returncode == 1
+    assert "No model found for mappo on give_way" in run.stderr
+
+
+def test_continuing_goes_on_from_the_saved_model(training: tuple[Path, str]) -> None:
+    folder, _ = training
+    first = folder / "logs" / "cora_ppo" / "give_way_1" / "give_way.zip"
+    run = run_script(
+        "train.py",
+        *("--algo", "cora_ppo", "--env", "give_way", "-n", "256", "--seed", "4", "-i", str(first)),
+        *TINY,
+        # A learning rate at which nothing moves by more than the comparison below allows
+        "learning_rate:1e-9",
+        "normalize:dict(norm_obs=True,norm_reward=False)",
+        *SHORT,
+        folder=folder,
+    )
+    assert "Loading pretrained agent" in run.stdout
+    assert "Loading saved VecNormalize stats" in run.stdout
+    before = CORAPPO.load(first).policy.state_dict()
+    after = CORAPPO.load(folder / "logs" / "cora_ppo" / "give_way_2" / "give_way.zip").policy.state_dict()
+    for name, parameter in before.items():
+        np.testing.assert_allclose(after[name], parameter, rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_interrupted_training_saves(tmp_path: Path) -> None:
+    arguments = ("--algo", "mappo", "--env", "give_way", "-n", "100000000", *TINY, *SHORT)
+    with subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "zoo" / "train.py"), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "clip_fraction" in line:
+                # Training has been through an update
+                process.send_signal(signal.SIGINT)
+                break
+        lines += process.stdout
+    output = "".join(lines)
+    assert process.returncode == 0, output[-4000:]
+    assert "100 episodes" in output
+    assert MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").num_timesteps >= 256
+
+
+def test_search_finds_settings_that_a_training_can_use(tmp_path: Path) -> None:
+    study = ("--storage", "studies/give_way.log", "--study-name", "tiny")
+    run_script(
+        "train.py",
+        *("--algo", "cora_ppo", "--env", "give_way", "-n", "4096", "-optimize", "--n-trials", "2", "--n-evaluations", "1"),
+        # A seed that draws small rollouts, few epochs and small networks
+        *("--sampler", "random", "--pruner", "none", "--seed", "305", "--no-optim-plots"),
+        *study,
+        *("-params", "n_envs:64"),
+        *SHORT,
+        folder=tmp_path,
+    )
+    (report,) = (tmp_path / "logs" / "cora_ppo").glob("report_*.csv")
+    rows = report.read_text().splitlines()
+    assert len(rows) == 3
+    assert all("COMPLETE" in row for row in rows[1:])
+    assert "params_variance_weight" in rows[0]
+
+    run_script(
+        "train.py",
+        *("--algo", "cora_ppo", "--env", "give_way", "-n", "256", "--trial-id", "1", *study),
+        *TINY,
+        *SHORT,
+        folder=tmp_path,
+    )
+    # The search took the first folder
+    model = CORAPPO.load(tmp_path / "logs" / "cora_ppo" / "give_way_2" / "give_way.zip")
+    drawn = dict(zip(rows[0].split(","), rows[2].split(","), strict=True))
+    assert model.variance_weight == pytest.approx(float(drawn["params_variance_weight"]))
+    assert model.baseline == drawn["params_baseline"]
+    # The command line goes before the study
+    assert model.n_steps == 32
+
+
+# A joint environment outside of the project, which has no batch: one step an episode, reward 1
+FOREIGN_ENV = """
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class Coin(gym.Env):
+    def __init__(self, poisoned=False):
+        self.observation_space = spaces.Box(-1, 1, (2, 3), np.float32)
+        self.action_space = spaces.MultiDiscrete([2, 2])
+        self.poisoned = poisoned
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((2, 3), np.float32), {}
+
+    def step(self, action):
+        if self.poisoned:
+            raise ValueError("a bug in the environment")
+        return np.zeros((2, 3), np.float32), 1.0, True, False, {}
+
+
+gym.register("Coin-v0", entry_point=Coin)
+"""
+
+
+@pytest.fixture
+def foreign_env(tmp_path: Path) -> Path:
+    (tmp_path / "foreign_env.py").write_text(FOREIGN_ENV)
+    return tmp_path
+
+
+def test_environment_without_entry_or_batch_uses_default(foreign_env: Path) -> None:
+    run = run_script(
+        "train.py",
+        *("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "-n", "256"),
+        *TINY,
+        *("--eval-episodes", "2", "--n-eval-envs", "1"),
+        folder=foreign_env,
+    )
+    assert "Using 'default' hyperparameters" in run.stdout
+    assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 100 episodes" in run.stdout
+    arguments = ("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "--n-envs", "2", "--verbose", "0")
+    assert "return 1.00 +- 0.00" in run_script("enjoy.py", *arguments, folder=foreign_env).stdout
+
+
+def test_error_in_a_trial_ends_the_search(foreign_env: Path) -> None:
+    run = run_script(
+        "train.py",
+        *("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "--env-kwargs", "poisoned:True"),
+        *("-n", "256", "-optimize", "--n-trials", "2", "--no-optim-plots"),
+        *TINY,
+        folder=foreign_env,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "ValueError: a bug in the environment" in run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("key", ["policy_kwargs", "normalize"])
+def test_string_that_needs_eval_is_refused(key: str, tmp_path: Path) -> None:
+    settings = {**hyperparams("mappo")["give_way"], key: "dict(norm_obs=True)"}
+    (tmp_path / "mappo.yml").write_text(yaml.safe_dump({"give_way": settings}))
+    arguments = ("--algo", "mappo", "--env", "give_way", "--conf-file", "mappo.yml")
+    run = run_script("train.py", *arguments, folder=tmp_path, check=False)
+    assert run.returncode == 1
+    assert f"ValueError: {key} in mappo.yml is the string" in run.stderr
+
+
+def test_classes_are_named_by_their_path(tmp_path: Path) -> None:
+    settings = {
+        **hyperparams("mappo")["give_way"],
+        "policy_kwargs": {"activation_fn": "torch.nn.ReLU", "net_arch": {"pi": [8]}},
+    }
+    (tmp_path / "mappo.yml").write_text(yaml.safe_dump({"give_way": settings}))
+    arguments = ("--algo", "mappo", "--env", "give_way", "--conf-file", "mappo.yml", "-n", "256")
+    run_script("train.py", *arguments, *TINY, *SHORT, folder=tmp_path)
+    policy = MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").policy
+    assert policy.activation_fn.__name__ == "ReLU"
+    assert policy.net_arch["pi"] == [8]
