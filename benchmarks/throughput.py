@@ -4,19 +4,19 @@ Team steps a second of MAPPO and CORAPPO, on one core, beside BenchMARL's MAPPO 
     python benchmarks/throughput.py --benchmarl-python /path/to/python
 
 ``--benchmarl-python`` is an interpreter that has ``benchmarl`` installed; without it, only our own rows are measured. Every
-contestant is a process of its own, all are pinned to one core with one thread each, and they take turns at one iteration each,
-so that whatever else the machine does slows all of them alike. The first turn of each is not counted.
+contestant is a process of its own, all are pinned to one core with one thread each, and they take turns at one iteration
+each, so that whatever else the machine does slows all of them alike. The first turn of each is not counted.
 
-Equal for all trainers: the scenario with VMAS's own settings, our length of an episode, the number of worlds, 4096 team steps
-an iteration (a step of one world with all its agents is one), 10 epochs of minibatch 512, which is 80 gradient steps, two
-hidden layers of 64 tanh units in every network, actors that share no weights, one value network for the team; no evaluation,
-no logger. Different: BenchMARL's actions are tanh-squashed Gaussians whose deviation depends on the observation, ours are
-clipped Gaussians; BenchMARL evaluates the value network on the whole batch after the collection, ours at every step; CORAPPO has
-its twin Q-critics and its credits besides.
+Equal for all trainers: the scenario with VMAS's own settings, our length of an episode, the number of worlds, 4096 team
+steps an iteration (a step of one world with all its agents is one), 10 epochs of minibatch 512, which is 80 gradient steps,
+two hidden layers of 64 tanh units in every network, actors that share no weights, one value network for the team; no
+evaluation, no logger. Different: BenchMARL's actions are tanh-squashed Gaussians whose deviation depends on the observation,
+ours are clipped Gaussians; BenchMARL evaluates the value network on the whole batch after the collection, ours at every
+step; CORAPPO has its twin Q-critics and its credits besides.
 
-The sections are processor seconds an iteration; ratios compare two contestants in the same round; all figures are medians over
-the rounds. The wall clock counts whatever else the machine does: where that is much, trust the processor. The rows also go to
-``benchmarks/results/throughput.csv``, or where ``--output`` says.
+The sections are processor seconds an iteration; ratios compare two contestants in the same round; all figures are medians
+over the rounds. The wall clock counts whatever else the machine does: where that is much, trust the processor. The rows also
+go to ``benchmarks/results/throughput.csv``, or where ``--output`` says.
 """
 
 import argparse

@@ -181,10 +181,10 @@ def test_the_random_numbers_of_the_process_are_not_drawn_from() -> None:
     th.manual_seed(0)
     expected = th.rand(3)
     th.manual_seed(0)
-    before = np.random.get_state()[1].copy()  # noqa: NPY002 - VMAS draws from the legacy state, so that is what to watch
+    before = np.random.get_state()[1].copy()
     play(vec_env := VmasVecEnv("navigation", 2, max_steps=2), random_actions(vec_env, 3))
     assert th.equal(th.rand(3), expected)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002 - as above
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def script(observation: np.ndarray, phase: int) -> tuple[np.ndarray, int]:

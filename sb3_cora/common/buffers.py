@@ -49,5 +49,5 @@ class JointRolloutBuffer(RolloutBuffer):
         return dict(old_log_prob=samples.old_log_prob.reshape(shape), advantages=samples.advantages.reshape(shape))
 
 
-class JointDictRolloutBuffer(JointRolloutBuffer, DictRolloutBuffer):
+class JointDictRolloutBuffer(JointRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]
     """``JointRolloutBuffer`` for joint observations with state or masks."""

@@ -61,7 +61,9 @@ class QCritic(nn.Module):
     ):
         super().__init__()
         if len(net_arch) == 0:
-            raise ValueError("The Q-critic needs at least one hidden layer, but net_arch['qf'] is empty: pass e.g. qf=[64, 64].")
+            raise ValueError(
+                "The Q-critic needs at least one hidden layer, but net_arch['qf'] is empty: pass e.g. qf=[64, 64]."
+            )
         if n_critics < 1:
             raise ValueError(f"n_critics must be at least 1 (2 for twin critics), not {n_critics}.")
         self.state_dim = state_dim

@@ -97,7 +97,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         "MlpPolicy": CooperativeActorCriticPolicy,
         "MultiInputPolicy": CooperativeActorCriticPolicy,
     }
-    policy: CooperativeActorCriticPolicy
+    policy: CooperativeActorCriticPolicy  # type: ignore[assignment]
     rollout_buffer: JointRolloutBuffer
 
     def __init__(
@@ -179,7 +179,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         return cls.policy_aliases[policy]  # type: ignore[return-value]
 
     @staticmethod
-    def _wrap_env(env: JointEnvLike, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:  # type: ignore[override]
+    def _wrap_env(env: JointEnvLike, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return as_joint_vec_env(env, verbose, monitor_wrapper)
 
     def _check_settings(self) -> None:
@@ -261,8 +261,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             progress_bar,
         )
 
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: JointRolloutBuffer, n_rollout_steps: int  # type: ignore[override]
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: JointRolloutBuffer, n_rollout_steps: int
     ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         check_finite("observation", self._last_obs)

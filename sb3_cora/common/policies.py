@@ -98,7 +98,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
         if isinstance(net_arch, dict):
             unknown = sorted(set(net_arch) - set(names))
             if unknown:
-                raise ValueError(f"net_arch has the keys {unknown}, expected a subset of {list(names)}, e.g. dict(pi=[64, 64]).")
+                raise ValueError(
+                    f"net_arch has the keys {unknown}, expected a subset of {list(names)}, e.g. dict(pi=[64, 64])."
+                )
             return {name: list(net_arch.get(name, [64, 64])) for name in names}
         return {name: list(net_arch if net_arch is not None else [64, 64]) for name in names}
 
@@ -113,7 +115,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
         if not joint.discrete:
             assert isinstance(self.action_space, spaces.Box)
             self.register_buffer("action_low", th.as_tensor(self.action_space.low), persistent=False)
-            self.register_buffer("action_range", th.as_tensor(self.action_space.high - self.action_space.low), persistent=False)
+            self.register_buffer(
+                "action_range", th.as_tensor(self.action_space.high - self.action_space.low), persistent=False
+            )
         self.actor = AgentNetwork(
             joint.n_agents, joint.obs_dim, joint.action_dim, self.net_arch["pi"], self.activation_fn, self.share_parameters
         )

@@ -3,7 +3,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch.nn import functional as F
 
@@ -272,9 +272,9 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         def flatten(array: np.ndarray) -> th.Tensor:
             return th.as_tensor(array.reshape(-1, *array.shape[2:]), device=self.device)
 
-        observations = buffer.observations
+        observations: np.ndarray | dict[str, np.ndarray] = buffer.observations
         if isinstance(observations, dict):
-            flat_observations = {name: flatten(array) for name, array in observations.items()}
+            flat_observations: PyTorchObs = {name: flatten(array) for name, array in observations.items()}
         else:
             flat_observations = flatten(observations)
         observation = self.policy.split_observation(flat_observations)
