@@ -108,6 +108,7 @@ def test_ids_that_are_none(env_id: str, said: str) -> None:
 
 def test_an_id() -> None:
     assert as_joint_vec_env("give_way", n_envs=3).num_envs == 3
+    assert as_joint_vec_env("give_way").num_envs == 16
 
 
 def test_a_joint_env_is_wrapped_as_sb3_wraps() -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
@@ -13,6 +14,7 @@ from torch import nn
 from sb3_cora.common.critics import QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointStateDependentGaussian
 from sb3_cora.common.networks import AgentNetwork, StackedLinear, create_stacked_mlp, init_orthogonal
+from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.credit import all_coalitions, coalition_values
 
 
@@ -99,6 +101,23 @@ def test_state_dependent_exploration_equals_sb3_for_each_agent() -> None:
         th.testing.assert_close(actions[:, agent], single.sample())
         th.testing.assert_close(joint.log_prob(actions)[:, agent], single.log_prob(actions[:, agent]))
         th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
+
+
+def test_squashed_means_stay_within_the_bounds_and_padding_at_zero() -> None:
+    low, high = np.array([[-2.0, -1.0], [0.0, 0.0]]), np.array([[2.0, 3.0], [1.0, 0.0]])
+    action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
+    policy = CooperativeActorCriticPolicy(
+        spaces.Box(-np.inf, np.inf, (2, 3)), action_space, lambda _: 1e-3, squash_mean=True, ortho_init=False
+    )
+    with th.no_grad():
+        for parameter in policy.actor.parameters():
+            parameter.fill_(0.0)
+    middle, _ = policy.predict(np.zeros((2, 3), np.float32), deterministic=True)
+    np.testing.assert_allclose(middle, [[0.0, 1.0], [0.5, 0.0]])
+    with th.no_grad():
+        policy.actor.output_net.bias.fill_(100.0)
+    top, _ = policy.predict(np.zeros((2, 3), np.float32), deterministic=True)
+    np.testing.assert_allclose(top, high)
 
 
 def test_padded_dimensions_do_not_count() -> None:

@@ -100,9 +100,9 @@ def test_termination_is_no_truncation() -> None:
     # The goal of an agent that need not move is reached at once, and at the time limit as well.
     vec_env = VmasVecEnv("navigation", 2, max_steps=1, seed=0)
     vec_env.reset()
-    world = vec_env.worlds.environment
-    for agent in world.agents:
-        agent.goal.set_pos(agent.state.pos[0], batch_index=0)
+    with th.inference_mode():
+        for agent in vec_env.worlds.environment.agents:
+            agent.goal.set_pos(agent.state.pos[0], batch_index=0)
     _, _, dones, infos = vec_env.step(np.zeros((2, 4, 2), np.float32))
     assert dones.tolist() == [True, True]
     assert [info["TimeLimit.truncated"] for info in infos] == [False, True]
@@ -115,7 +115,8 @@ def test_a_world_is_reset_by_itself(scenario: str) -> None:
     actions = random_actions(vec_env, 8)
     expected, _ = play(untouched, actions)
     vec_env.reset()
-    vec_env.worlds.environment.steps[1] = 3
+    with th.inference_mode():
+        vec_env.worlds.environment.steps[1] = 3
     for step, action in enumerate(actions, start=1):
         observations, _, dones, infos = vec_env.step(action)
         assert dones.tolist() == [step == 8, step == 5, step == 8]

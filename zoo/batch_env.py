@@ -6,18 +6,7 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_cora.common.env_util import load_entry_point, make_joint_vec_env
-
-
-def is_batched(env_id: str) -> bool:
-    """
-    Whether the environment comes with a ``VecEnv`` of its own.
-
-    :param env_id: a registered id
-    :return: True if the vector entry point of its Gymnasium specification is a ``VecEnv`` of Stable-Baselines3
-    """
-    entry_point = gym.spec(env_id).vector_entry_point
-    return isinstance(entry_point, str) and issubclass(load_entry_point(entry_point), VecEnv)
+from sb3_cora.common.env_util import make_joint_vec_env
 
 
 def batch_env_constructor(env_id: str, env_kwargs: dict[str, Any], monitor_dir: str | None = None) -> Callable[..., VecEnv]:
@@ -25,7 +14,7 @@ def batch_env_constructor(env_id: str, env_kwargs: dict[str, Any], monitor_dir: 
     A stand-in for ``DummyVecEnv`` where rl_zoo3 and Stable-Baselines3 take a ``VecEnv`` class: it counts the constructors
     it is handed and builds one batch of as many worlds instead of calling them.
 
-    :param env_id: id of an environment for which :func:`is_batched` holds
+    :param env_id: id of an environment that has a batch of its own
     :param env_kwargs: keyword arguments of the environment
     :param monitor_dir: folder for the monitor's file, None for no file
     :return: a function from constructors, one per world, to the batch

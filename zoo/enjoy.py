@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 import algos  # noqa: F401  registers the algorithms
 import sb3_cora.envs  # noqa: F401  registers the environments
-from batch_env import batch_env_constructor, is_batched
+from batch_env import batch_env_constructor
 from evaluation import evaluate
 
 

@@ -11,15 +11,16 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
-from batch_env import batch_env_constructor, is_batched
+from batch_env import batch_env_constructor
 from evaluation import evaluate
 from plot import plot_learning_curve
+from sb3_cora.common.env_util import is_batched
 
 HYPERPARAMS_FOLDER = Path(__file__).resolve().parent.parent / "hyperparams"
 # Settings that rl_zoo3 would evaluate as Python code if they were strings
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
 # Evaluations, at most, during a training whose --eval-freq is 0
-N_EVALUATIONS = 20
+N_EVALUATIONS = 30
 # Episodes of the evaluation that closes a training
 N_FINAL_EPISODES = 100
 
@@ -30,7 +31,7 @@ class JointExperimentManager(ExperimentManager):
 
     What differs from rl_zoo3: settings come from this project's ``hyperparams/<algo>.yml`` where there is one, and no
     string in them is evaluated; environments that have a batch of their own (VMAS) use it; ``--eval-freq 0`` spreads up to
-    20 evaluations over the training; a training ends with an evaluation over 100 episodes and a learning curve; an error in
+    30 evaluations over the training; a training ends with an evaluation over 100 episodes and a learning curve; an error in
     a trial of the hyperparameter search ends the search.
 
     The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``.

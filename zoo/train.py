@@ -21,7 +21,7 @@ from exp_manager import JointExperimentManager
 DEFAULTS = (
     *("--algo", "cora_ppo"),
     *("--env", "give_way"),
-    *("--eval-freq", "0"),  # up to 20 evaluations, spread over the training
+    *("--eval-freq", "0"),  # up to 30 evaluations, spread over the training
     *("--eval-episodes", "50"),
     *("--n-eval-envs", "50"),
     *("--num-threads", "1"),  # the networks are small: threads gain little, and stall each other where a core is taken

@@ -21,6 +21,10 @@ ADAPTERS = {
     "pettingzoo.utils.env:ParallelEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
 }
 
+# Worlds made of an id where nobody has said how many and the suite steps them as one batch: as many as in the paper.
+# Sixteen cost VMAS hardly more than one.
+DEFAULT_BATCH = 16
+
 
 def make_joint_vec_env(
     env_id: str,
@@ -70,7 +74,7 @@ def make_joint_vec_env(
     return vec_env
 
 
-def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n_envs: int = 1) -> VecEnv:
+def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n_envs: int | None = None) -> VecEnv:
     """
     Wrap what a user gives as ``env`` into a ``VecEnv`` of joint environments.
 
@@ -78,12 +82,15 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
         PettingZoo ``ParallelEnv``
     :param verbose: 1 to tell which wrappers are used
     :param monitor_wrapper: whether to wrap into a ``Monitor`` (``VecMonitor`` for a batch) what is wrapped here
-    :param n_envs: number of environments to make of a registered id; the others come as they are
+    :param n_envs: number of environments to make of a registered id; the others come as they are. If ``None``, 16 where
+        the suite steps its environments as one batch, else 1
     :return: the ``VecEnv``, which is ``env`` itself if it was one
     :raises TypeError: if ``env`` is none of these
     :raises ValueError: if ``env`` is an environment and no joint one, or its id is unknown
     """
     if isinstance(env, str):
+        if n_envs is None:
+            n_envs = DEFAULT_BATCH if is_batched(env) else 1
         return make_joint_vec_env(env, n_envs=n_envs)
     adapted = _adapt(env)
     if not isinstance(adapted, VecEnv | gym.Env):
@@ -107,6 +114,17 @@ def registered_ids() -> list[str]:
     # By name, because `envs` is built on `common` and not the other way round. Importing it registers the ids.
     importlib.import_module("sb3_cora.envs")
     return sorted(env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_cora."))
+
+
+def is_batched(env_id: str) -> bool:
+    """
+    Whether a suite steps all worlds of an environment at once.
+
+    :param env_id: an id of the Gymnasium registry
+    :return: True if the environment comes with a ``VecEnv`` of its own
+    :raises ValueError: if the id is unknown
+    """
+    return _batch_class(_find_spec(env_id)) is not None
 
 
 def load_entry_point(entry_point: str) -> Any:

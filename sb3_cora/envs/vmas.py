@@ -98,6 +98,8 @@ class VmasWorlds:
     """
     A batch of worlds of one VMAS task with joint spaces, numpy in and out, a random stream of its own and no auto-reset.
 
+    The worlds live in PyTorch's inference mode, which spares VMAS's many small operations their book-keeping.
+
     :param scenario: name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
         and must no longer be stepped by others
     :param num_envs: number of worlds; 1 when not given
@@ -134,7 +136,7 @@ class VmasWorlds:
         else:
             self.stream = RandomStream(th.device(device))
             self.stream.seed(int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed)
-            with self.stream.active():
+            with th.inference_mode(), self.stream.active():
                 self.environment = vmas.make_env(
                     _checked_scenario(scenario),
                     num_envs=1 if num_envs is None else num_envs,
@@ -156,6 +158,7 @@ class VmasWorlds:
         """
         self.stream.seed(seed)
 
+    @th.inference_mode()
     def reset(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """
         Start new episodes.
@@ -195,6 +198,7 @@ class VmasWorlds:
                 for index in range(1, self.num_envs):
                     environment.scenario.reset_world_at(index)
 
+    @th.inference_mode()
     def step(self, actions: np.ndarray) -> WorldsStep:
         """
         Advance every world by one step.
@@ -397,7 +401,7 @@ class VmasVecEnv(VecEnv):
         :param method_kwargs: its keyword arguments
         :return: its answer, once a world
         """
-        with self.worlds.stream.active():
+        with th.inference_mode(), self.worlds.stream.active():
             answer = getattr(self.worlds.environment, method_name)(*method_args, **method_kwargs)
         return [answer for _ in self._get_indices(indices)]
 

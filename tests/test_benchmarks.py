@@ -1,0 +1,117 @@
+"""The scripts in benchmarks/, run as a user runs them."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = (
+    *("algo", "env", "seed", "arguments", "settings", "kind", "timesteps"),
+    *("return_mean", "return_min", "return_max", "return_std", "wall_seconds"),
+)
+
+# Eight short rollouts, an evaluation after every fourth, and episodes of 20 steps
+TINY = (
+    *("-n", "2048", "--env-kwargs", "max_steps:20", "--eval-freq", "1024", "--eval-episodes", "8", "--n-eval-envs", "8"),
+    *("-params", "n_envs:8", "n_steps:32", "batch_size:128", "n_epochs:2"),
+)
+
+
+def learning(folder: Path, *flags: str, extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--env", "give_way", *flags]
+    command += ["--output", str(folder / "results.csv"), "--log-folder", str(folder / "logs"), "--", *extra]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_learning_records_a_run_once(tmp_path: Path) -> None:
+    flags = ("--algo", "mappo", "--seeds", "3")
+    first = learning(tmp_path, *flags, extra=TINY)
+    assert first.returncode == 0, first.stdout + first.stderr
+    rows = rows_of(tmp_path)
+    assert tuple(rows[0]) == FIELDS
+    assert [row["kind"] for row in rows] == ["curve", "curve", "best", "final"]
+    assert {(row["algo"], row["env"], row["seed"], row["arguments"]) for row in rows} == {
+        ("mappo", "give_way", "3", " ".join(TINY))
+    }
+    assert [row["timesteps"] for row in rows if row["kind"] != "best"] == ["1024", "2048", "2048"]
+    assert rows[2]["timesteps"] in ("1024", "2048")
+    for row in rows:
+        low, mean, high, std = (float(row[f"return_{name}"]) for name in ("min", "mean", "max", "std"))
+        # Both agents together cover at most 0.02 a step and agent, and 20 steps are too few for any to arrive
+        assert -1 < low <= mean <= high < 1
+        assert 0 < std <= (high - low) / 2
+    (evaluations,) = (tmp_path / "logs").glob("mappo_seed3_*/mappo/give_way_1/evaluations.npz")
+    with np.load(evaluations) as data:
+        means = data["results"].mean(axis=1)
+    np.testing.assert_allclose([float(row["return_mean"]) for row in rows[:2]], means, atol=1e-4)
+    assert f"{float(rows[3]['return_mean']):.2f}" in first.stdout
+    assert (tmp_path / "results.png").stat().st_size > 10_000
+
+    # A training whose evaluation did not get done is evaluated, not repeated
+    (folder,) = (tmp_path / "logs").iterdir()
+    assert not (folder / "wall_seconds.txt").exists()
+    (folder / "wall_seconds.txt").write_text(rows[0]["wall_seconds"])
+    (tmp_path / "results.csv").unlink()
+    resumed = learning(tmp_path, *flags, extra=TINY)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert rows_of(tmp_path) == rows
+
+    second = learning(tmp_path, *flags, extra=TINY)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "1 runs, 1 of them in" in second.stdout
+    assert rows_of(tmp_path) == rows
+    assert [path.name for path in (folder / "mappo").iterdir()] == ["give_way_1"]
+
+
+def test_learning_records_no_failed_run(tmp_path: Path) -> None:
+    run = learning(tmp_path, "--algo", "mappo", "--seeds", "0", extra=("--no-such-flag",))
+    assert run.returncode == 1
+    assert "unrecognized arguments: --no-such-flag" in run.stderr
+    assert "1 runs failed." in run.stderr
+    assert not (tmp_path / "results.csv").exists()
+
+
+@pytest.fixture
+def known_results(tmp_path: Path) -> Path:
+    """Five runs of one algorithm, the returns of whose final models are 1, 2, 3, 4 and 100, and one of another."""
+    runs = [*enumerate((1.0, 2.0, 3.0, 4.0, 100.0)), (0, 7.5)]
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        for number, (seed, value) in enumerate(runs):
+            row: dict[str, Any] = dict.fromkeys(FIELDS, 1.0) | {"env": "give_way", "arguments": "-n 64", "settings": "0123"}
+            row |= {"algo": "cora_ppo" if number < 5 else "mappo", "seed": seed, "return_mean": value}
+            writer.writerows(row | {"kind": kind, "timesteps": 64} for kind in ("curve", "final"))
+    return tmp_path
+
+
+def test_learning_report_has_interquartile_mean_and_interval(known_results: Path) -> None:
+    run = learning(known_results, "--report")
+    assert run.returncode == 0, run.stderr
+    lines = re.findall(r"final\s+IQM\s+(\S+)\s+95 % interval (\S+) to (\S+)", run.stdout)
+    # Of five runs the best and the worst are left out; all resamples there are give the interval that sampling approximates
+    resamples = np.array(list(product((1.0, 2.0, 3.0, 4.0, 100.0), repeat=5)))
+    interval = np.percentile(np.sort(resamples)[:, 1:4].mean(axis=1), (2.5, 97.5))
+    np.testing.assert_allclose(np.array(lines[0], dtype=float), [3.0, *interval], atol=0.01)
+    assert lines[1:] == [("7.50", "7.50", "7.50")]
+    assert len(re.findall(r"^ final +\d", run.stdout, re.MULTILINE)) == 6
+    assert (known_results / "results.png").is_file()
+
+
+def test_learning_report_without_results_fails(tmp_path: Path) -> None:
+    run = learning(tmp_path, "--report")
+    assert run.returncode == 1
+    assert "has no runs to report" in run.stderr
