@@ -7,7 +7,8 @@ Train algorithms on one environment over several seeds, and compare their return
 
 Each run is ``zoo/train.py`` in a process of its own, followed by ``zoo/enjoy.py`` on the trained model and on the best of the
 evaluations during the training: 100 deterministic episodes each, from a seed that no training has. What follows ``--`` is
-handed to ``zoo/train.py``.
+handed to ``zoo/train.py``. Where observations are normalized, the best model, too, gets the statistics of the end of the
+training, the only ones that rl_zoo3 keeps.
 
 A finished run goes at once to ``benchmarks/results/learning_<env>.csv``, and a run that the file has is not repeated, so an
 interrupted sweep continues where it was. A run is known by its algorithm, its seed, the arguments after ``--`` and its
@@ -31,6 +32,7 @@ import re
 import shlex
 import signal
 import sys
+import textwrap
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -291,7 +293,7 @@ def draw(rows: Iterable[Row], label: str, axes: Axes) -> None:
         return
     timesteps = sorted(set.intersection(*map(set, curves.values())))
     means = np.array([[curve[step] for curve in curves.values()] for step in timesteps])
-    (line,) = axes.plot(timesteps, interquartile_mean(means), label=f"{label}, {len(curves)} seeds")
+    (line,) = axes.plot(timesteps, interquartile_mean(means), label=textwrap.fill(f"{label}, seeds: {len(curves)}", 60))
     axes.fill_between(timesteps, means.min(axis=1), means.max(axis=1), color=line.get_color(), alpha=0.15)
     axes.plot(timesteps, means, color=line.get_color(), alpha=0.4, linewidth=0.5)
 

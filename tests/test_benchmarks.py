@@ -26,7 +26,7 @@ TINY = (
 
 
 def learning(folder: Path, *flags: str, extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--env", "give_way", *flags]
+    command = [sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--env", "navigation", *flags]
     command += ["--output", str(folder / "results.csv"), "--log-folder", str(folder / "logs"), "--", *extra]
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
@@ -36,6 +36,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_learning_records_a_run_once(tmp_path: Path) -> None:
     flags = ("--algo", "mappo", "--seeds", "3")
     first = learning(tmp_path, *flags, extra=TINY)
@@ -44,16 +45,15 @@ def test_learning_records_a_run_once(tmp_path: Path) -> None:
     assert tuple(rows[0]) == FIELDS
     assert [row["kind"] for row in rows] == ["curve", "curve", "best", "final"]
     assert {(row["algo"], row["env"], row["seed"], row["arguments"]) for row in rows} == {
-        ("mappo", "give_way", "3", " ".join(TINY))
+        ("mappo", "navigation", "3", " ".join(TINY))
     }
     assert [row["timesteps"] for row in rows if row["kind"] != "best"] == ["1024", "2048", "2048"]
     assert rows[2]["timesteps"] in ("1024", "2048")
     for row in rows:
         low, mean, high, std = (float(row[f"return_{name}"]) for name in ("min", "mean", "max", "std"))
-        # Both agents together cover at most 0.02 a step and agent, and 20 steps are too few for any to arrive
-        assert -1 < low <= mean <= high < 1
+        assert low < mean < high
         assert 0 < std <= (high - low) / 2
-    (evaluations,) = (tmp_path / "logs").glob("mappo_seed3_*/mappo/give_way_1/evaluations.npz")
+    (evaluations,) = (tmp_path / "logs").glob("mappo_seed3_*/mappo/navigation_1/evaluations.npz")
     with np.load(evaluations) as data:
         means = data["results"].mean(axis=1)
     np.testing.assert_allclose([float(row["return_mean"]) for row in rows[:2]], means, atol=1e-4)
@@ -73,7 +73,7 @@ def test_learning_records_a_run_once(tmp_path: Path) -> None:
     assert second.returncode == 0, second.stdout + second.stderr
     assert "1 runs, 1 of them in" in second.stdout
     assert rows_of(tmp_path) == rows
-    assert [path.name for path in (folder / "mappo").iterdir()] == ["give_way_1"]
+    assert [path.name for path in (folder / "mappo").iterdir()] == ["navigation_1"]
 
 
 def test_learning_records_no_failed_run(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def known_results(tmp_path: Path) -> Path:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for number, (seed, value) in enumerate(runs):
-            row: dict[str, Any] = dict.fromkeys(FIELDS, 1.0) | {"env": "give_way", "arguments": "-n 64", "settings": "0123"}
+            row: dict[str, Any] = dict.fromkeys(FIELDS, 1.0) | {"env": "navigation", "arguments": "-n 64", "settings": "0123"}
             row |= {"algo": "cora_ppo" if number < 5 else "mappo", "seed": seed, "return_mean": value}
             writer.writerows(row | {"kind": kind, "timesteps": 64} for kind in ("curve", "final"))
     return tmp_path

@@ -170,6 +170,7 @@ def test_training_writes_and_prints_everything(training: tuple[Path, str]) -> No
     written = {
         "Model": run_folder / "give_way.zip",
         "Best model": run_folder / "best_model.zip",
+        "Its statistics": run_folder / "best_model_statistics" / "vecnormalize.pkl",
         "Settings": run_folder / "give_way" / "config.yml",
         "Normalization": run_folder / "give_way" / "vecnormalize.pkl",
         "Evaluations": run_folder / "evaluations.npz",
@@ -187,15 +188,17 @@ def test_training_writes_and_prints_everything(training: tuple[Path, str]) -> No
     assert len((run_folder / "0.monitor.csv").read_text().splitlines()) == 2 + 8 * (64 // 20)
 
 
-def test_training_ends_with_the_model_it_saved(training: tuple[Path, str]) -> None:
+@pytest.mark.parametrize(("label", "flags"), [("Evaluation", []), ("Of best model", ["--load-best"])])
+def test_training_ends_with_the_models_it_saved(training: tuple[Path, str], label: str, flags: list[str]) -> None:
     folder, output = training
-    evaluation = re.search(r"^Evaluation: +(.*)$", output, re.MULTILINE)
+    evaluation = re.search(rf"^{label}: +(.*)$", output, re.MULTILINE)
     assert evaluation is not None
     model = CORAPPO.load(folder / "logs" / "cora_ppo" / "give_way_1" / "give_way.zip")
     assert (model.num_timesteps, model.seed) == (512, 3)
     assert model.variance_weight == hyperparams("cora_ppo")["give_way"]["variance_weight"]
     # The same worlds, with the saved normalization, played by the saved model
-    run = run_script("enjoy.py", "--algo", "cora_ppo", "--env", "give_way", "--seed", "3", "--verbose", "0", folder=folder)
+    arguments = ("--algo", "cora_ppo", "--env", "give_way", "--seed", "3", "--verbose", "0", *flags)
+    run = run_script("enjoy.py", *arguments, folder=folder)
     assert f"Evaluation: {evaluation[1]}" in run.stdout
 
 

@@ -22,7 +22,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 import algos  # noqa: F401  registers the algorithms
 import sb3_cora.envs  # noqa: F401  registers the environments
 from batch_env import batch_env_constructor
-from evaluation import evaluate
+from evaluation import BEST_STATISTICS, evaluate, set_statistics
+from sb3_cora.common.env_util import is_batched
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -92,6 +93,9 @@ def main() -> None:
     )
     print(f"Loading {model_path}")
     env = make_env(args, Path(log_path) / args.env)
+    best_statistics = Path(log_path) / BEST_STATISTICS / "vecnormalize.pkl"
+    if args.load_best and best_statistics.is_file():
+        set_statistics(env, best_statistics)
     model = ALGOS[args.algo].load(model_path, device=args.device)
     evaluation = evaluate(model, env, args.eval_episodes, deterministic=not args.stochastic)
     env.close()

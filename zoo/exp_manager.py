@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from batch_env import batch_env_constructor
-from evaluation import evaluate
+from evaluation import BEST_STATISTICS, Evaluation, evaluate, set_statistics
 from plot import plot_learning_curve
 from sb3_cora.common.env_util import is_batched
 
@@ -31,8 +32,9 @@ class JointExperimentManager(ExperimentManager):
 
     What differs from rl_zoo3: settings come from this project's ``hyperparams/<algo>.yml`` where there is one, and no
     string in them is evaluated; environments that have a batch of their own (VMAS) use it; ``--eval-freq 0`` spreads up to
-    30 evaluations over the training; a training ends with an evaluation over 100 episodes and a learning curve; an error in
-    a trial of the hyperparameter search ends the search.
+    30 evaluations over the training; a training ends with a learning curve and with evaluations of the last and of the
+    best model, 100 episodes each, and the best model keeps the normalization it was evaluated with; an error in a trial of
+    the hyperparameter search ends the search.
 
     The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``.
     """
@@ -69,6 +71,10 @@ class JointExperimentManager(ExperimentManager):
             # The policy stays the same within a rollout, so there is nothing to see more often
             self.eval_freq = max(self.n_timesteps // N_EVALUATIONS, self.rollout_size)
         super().create_callbacks()
+        for callback in self.callbacks:
+            if isinstance(callback, EvalCallback) and isinstance(callback.callback_on_new_best, SaveVecNormalizeCallback):
+                # rl_zoo3 keeps one file of statistics for both models, and the last model's overwrite the best one's
+                callback.callback_on_new_best.save_path = str(Path(self.save_path) / BEST_STATISTICS)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         env_id = self.env_name.gym_id
@@ -93,30 +99,43 @@ class JointExperimentManager(ExperimentManager):
 
         :param model: the trained model
         """
-        n_envs = N_FINAL_EPISODES if is_batched(self.env_name.gym_id) else self.n_eval_envs
-        env = self.create_envs(n_envs, eval_env=True, no_log=True)
-        training_env = model.get_env()
-        if training_env is not None:
-            sync_envs_normalization(training_env, env)
-        evaluation = evaluate(model, env, N_FINAL_EPISODES, deterministic=self.deterministic_eval)
-        env.close()
-
         folder = Path(self.save_path)
         paths = {
             "Model": folder / f"{self.env_name}.zip",
-            "Best model": folder / "best_model.zip",
-            "Settings": Path(self.params_path) / "config.yml",
             "Normalization": Path(self.params_path) / "vecnormalize.pkl",
+            "Best model": folder / "best_model.zip",
+            "Its statistics": folder / BEST_STATISTICS / "vecnormalize.pkl",
+            "Settings": Path(self.params_path) / "config.yml",
             "Evaluations": folder / "evaluations.npz",
             "Learning curve": folder / "learning_curve.png",
         }
+        evaluation = self.evaluate_saved(model, paths["Normalization"])
         if paths["Evaluations"].is_file():
             title = f"{self.algo} on {self.env_name}, seed {self.seed}"
             plot_learning_curve(paths["Evaluations"], paths["Learning curve"], title, model.num_timesteps, evaluation.returns)
         print(f"{'Evaluation:':<16}{evaluation}")
+        if paths["Best model"].is_file():
+            best_model = type(model).load(paths["Best model"], device=model.device)
+            print(f"{'Of best model:':<16}{self.evaluate_saved(best_model, paths['Its statistics'])}")
         for label, path in paths.items():
             if path.is_file():
                 print(f"{label + ':':<16}{path}")
+
+    def evaluate_saved(self, model: BaseAlgorithm, statistics: Path) -> Evaluation:
+        """
+        Evaluate a model over 100 episodes, in worlds of the training's seed.
+
+        :param model: the model
+        :param statistics: file of the normalization it was saved with; where there is none, nothing is normalized
+        :return: the episodes' returns and lengths
+        """
+        n_envs = N_FINAL_EPISODES if is_batched(self.env_name.gym_id) else self.n_eval_envs
+        env = self.create_envs(n_envs, eval_env=True, no_log=True)
+        if statistics.is_file():
+            set_statistics(env, statistics)
+        evaluation = evaluate(model, env, N_FINAL_EPISODES, deterministic=self.deterministic_eval)
+        env.close()
+        return evaluation
 
     def objective(self, trial: optuna.Trial) -> float:
         try:
