@@ -230,8 +230,8 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         n_proper = n_proper_coalitions(self.n_agents)
         if self.n_coalitions is not None and not 1 <= self.n_coalitions <= n_proper:
             raise ValueError(
-                f"n_coalitions={self.n_coalitions} is out of range: the number of proper coalitions among the agents "
-                f"({self.n_agents}) is {n_proper}. Pass at least 1 and at most that, or None."
+                f"n_coalitions={self.n_coalitions} is out of range: {self.n_agents} agents have {n_proper} proper "
+                f"coalitions, so pass a number from 1 to {n_proper}, or None."
             )
         n_used = min(n_proper, 2**MAX_AGENTS_ALL_COALITIONS - 2) if self.n_coalitions is None else self.n_coalitions
         if n_used < n_proper and self.credit not in CONCEPTS_ON_SAMPLES:
