@@ -43,6 +43,8 @@ import numpy as np
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rliable import metrics
+from rliable.library import get_interval_estimates
 
 ROOT = Path(__file__).resolve().parent.parent
 N_EPISODES = 100
@@ -258,23 +260,25 @@ async def sweep(runs: Iterable[Run], results: Path, log_folder: Path, n_jobs: in
     return finished.count(False)
 
 
-def interquartile_mean(scores: np.ndarray) -> np.ndarray:
+def interquartile_means(scores: np.ndarray) -> np.ndarray:
     """
-    :param scores: of the runs, ``(..., n_runs)``
-    :return: the mean without the lowest and the highest quarter of the runs, rounded down, ``(...,)``
+    :param scores: of the runs, ``(n_runs, n_columns)``
+    :return: each column's mean without the lowest and the highest quarter of the runs, ``(n_columns,)``
     """
-    n_runs = scores.shape[-1]
-    return np.sort(scores, axis=-1)[..., n_runs // 4 : n_runs - n_runs // 4].mean(axis=-1)
+    return np.array([metrics.aggregate_iqm(column) for column in scores.T])
 
 
-def bootstrap_interval(scores: np.ndarray, n_resamples: int = 50_000) -> tuple[float, float]:
+def bootstrap_interval(scores: np.ndarray, n_resamples: int = 20_000) -> tuple[float, float]:
     """
     :param scores: of the runs, ``(n_runs,)``
     :param n_resamples: number of times that as many runs are drawn from them, with replacement
     :return: the bounds of the 95 % percentile interval of their interquartile mean
     """
-    resamples = np.random.default_rng(0).choice(scores, (n_resamples, len(scores)))
-    low, high = np.percentile(interquartile_mean(resamples), (2.5, 97.5))
+    by_task = {"": scores[:, None]}
+    # rliable takes the old kind of generator
+    generator = np.random.RandomState(0)
+    _, intervals = get_interval_estimates(by_task, interquartile_means, reps=n_resamples, random_state=generator)
+    low, high = intervals[""].ravel()
     return float(low), float(high)
 
 
@@ -292,10 +296,10 @@ def draw(rows: Iterable[Row], label: str, axes: Axes) -> None:
     if not curves:
         return
     timesteps = sorted(set.intersection(*map(set, curves.values())))
-    means = np.array([[curve[step] for curve in curves.values()] for step in timesteps])
-    (line,) = axes.plot(timesteps, interquartile_mean(means), label=textwrap.fill(f"{label}, seeds: {len(curves)}", 60))
-    axes.fill_between(timesteps, means.min(axis=1), means.max(axis=1), color=line.get_color(), alpha=0.15)
-    axes.plot(timesteps, means, color=line.get_color(), alpha=0.4, linewidth=0.5)
+    means = np.array([[curve[step] for step in timesteps] for curve in curves.values()])
+    (line,) = axes.plot(timesteps, interquartile_means(means), label=textwrap.fill(f"{label}, seeds: {len(curves)}", 60))
+    axes.fill_between(timesteps, means.min(axis=0), means.max(axis=0), color=line.get_color(), alpha=0.15)
+    axes.plot(timesteps, means.T, color=line.get_color(), alpha=0.4, linewidth=0.5)
 
 
 def report(rows: Iterable[Row], picture: Path) -> None:
@@ -324,7 +328,7 @@ def report(rows: Iterable[Row], picture: Path) -> None:
             if evaluations:
                 means = np.array([row.return_mean for row in evaluations])
                 low, high = bootstrap_interval(means)
-                print(f"{kind:>6}{'IQM':>6}{interquartile_mean(means):>9.2f}   95 % interval {low:.2f} to {high:.2f}")
+                print(f"{kind:>6}{'IQM':>6}{metrics.aggregate_iqm(means):>9.2f}   95 % interval {low:.2f} to {high:.2f}")
         draw((row for row in members if row.kind == "curve"), label, axes)
     axes.set(xlabel="timesteps, all worlds together", ylabel="mean return of an evaluation's episodes")
     axes.grid(alpha=0.3)
