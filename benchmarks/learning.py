@@ -34,6 +34,7 @@ import signal
 import sys
 import textwrap
 import time
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -277,7 +278,10 @@ def bootstrap_interval(scores: np.ndarray, n_resamples: int = 20_000) -> tuple[f
     by_task = {"": scores[:, None]}
     # rliable takes the old kind of generator
     generator = np.random.RandomState(0)
-    _, intervals = get_interval_estimates(by_task, interquartile_means, reps=n_resamples, random_state=generator)
+    with warnings.catch_warnings():
+        # Of arch, about the argument through which rliable hands the generator on
+        warnings.simplefilter("ignore", FutureWarning)
+        _, intervals = get_interval_estimates(by_task, interquartile_means, reps=n_resamples, random_state=generator)
     low, high = intervals[""].ravel()
     return float(low), float(high)
 
