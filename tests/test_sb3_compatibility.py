@@ -147,7 +147,7 @@ def simple_spread(**kwargs: Any) -> Any:
         pytest.param(give_way_of_vmas, 4, 2, id="vmas Environment"),
         pytest.param(lambda: simple_spread(), 1, 3, id="PettingZoo, discrete"),
         pytest.param(lambda: simple_spread(continuous_actions=True), 1, 3, id="PettingZoo, continuous"),
-        pytest.param(lambda: "vmas/simple_spread", 1, 3, id="id"),
+        pytest.param(lambda: "vmas/simple_spread", 16, 3, id="id"),
     ],
 )
 @over_algorithms

@@ -138,6 +138,8 @@ def test_hyperparams_make_a_model(name: str, scenario: str) -> None:
     settings = hyperparams(name)[scenario]
     env = make_joint_vec_env(scenario, n_envs=settings["n_envs"], seed=0, **settings.get("env_kwargs", {}))
     arguments = {key: value for key, value in settings.items() if key not in ZOO_KEYS}
+    # "lin_" is rl_zoo3's mark for a value that decreases linearly to 0
+    arguments["learning_rate"] = float(str(arguments["learning_rate"]).removeprefix("lin_"))
     # Warnings are errors here, a truncated last minibatch among them
     model = ALGORITHMS[name](env=env, **arguments)
     assert model.n_steps * model.n_envs % model.batch_size == 0
