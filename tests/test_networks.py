@@ -120,6 +120,11 @@ def test_squashed_means_stay_within_the_bounds_and_padding_at_zero() -> None:
     np.testing.assert_allclose(top, high)
 
 
+def test_squashed_means_are_refused_for_discrete_actions() -> None:
+    with pytest.raises(ValueError, match=r"squash_mean=True is for continuous actions.*MultiDiscrete"):
+        CooperativeActorCriticPolicy(spaces.Box(-1, 1, (2, 3)), spaces.MultiDiscrete([2, 2]), lambda _: 1e-3, squash_mean=True)
+
+
 def test_padded_dimensions_do_not_count() -> None:
     dimensions = th.tensor([[True, True, True], [True, False, False]])
     mean, log_std = th.randn(5, 2, 3, requires_grad=True), th.zeros(2, 3, requires_grad=True)

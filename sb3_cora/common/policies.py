@@ -52,6 +52,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
         of the noise function, -2 is a usual value
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
+    :raises ValueError: If the spaces are not joint ones, ``net_arch`` names a network that does not exist, or
+        ``squash_mean`` is asked for with discrete actions
     """
 
     log_std: nn.Parameter
@@ -80,6 +82,10 @@ class CooperativeActorCriticPolicy(BasePolicy):
             optimizer_kwargs = dict(eps=1e-5) if optimizer_class == th.optim.Adam else {}
         super().__init__(observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs)
         self.joint_spaces = JointSpaces.from_spaces(observation_space, action_space)
+        if squash_mean and self.joint_spaces.discrete:
+            raise ValueError(
+                f"squash_mean=True is for continuous actions, but the action space is {action_space}: leave it out."
+            )
         self.net_arch = self._complete_net_arch(net_arch)
         self.activation_fn = activation_fn
         self.ortho_init = ortho_init
