@@ -23,6 +23,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,8 @@ class Contestant:
         """
         assert self.process.stdin is not None and self.process.stdout is not None, "opened as pipes"
         with suppress(BrokenPipeError):
-            print("go", file=self.process.stdin, flush=True)
+            # Past the buffer, in which a line that cannot be sent would wait for the pipe to be closed and fail once more
+            os.write(self.process.stdin.fileno(), b"go\n")
         answer = self.process.stdout.readline()
         if not answer:
             self.errors.seek(0)
@@ -245,6 +247,14 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="core to use, the last one allowed when not given (Linux)")
     parser.add_argument("--output", type=Path, default=FOLDER / "results" / "throughput.csv", help="CSV file to write")
     args = parser.parse_args()
+    if args.benchmarl_python is not None:
+        found = shutil.which(args.benchmarl_python)
+        if found is None:
+            parser.error(
+                f"--benchmarl-python {args.benchmarl_python}: there is no such program. Give the path of an interpreter."
+            )
+        # Not resolved, because the interpreter of a virtual environment is a link to one without its packages
+        args.benchmarl_python = str(Path(found).absolute())
 
     if hasattr(os, "sched_setaffinity"):
         # Inherited by the contestants
