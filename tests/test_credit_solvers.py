@@ -19,6 +19,7 @@ from sb3_cora.credit import (
     sample_coalitions,
 )
 from sb3_cora.credit.solvers import active_set
+from sb3_cora.credit.solvers.base import Solution
 
 BOUNDS = ("nonnegative", "free")
 
@@ -293,3 +294,41 @@ class TestCvxpyLayers:
         monkeypatch.setitem(sys.modules, "cvxpylayers.torch", None)
         with pytest.raises(ImportError, match=r'pip install "sb3-cora\[cvxpylayers\]"'):
             allocate(th.zeros(1, 2), all_coalitions(2), th.zeros(1), solver="cvxpylayers")
+
+
+class GivesUpOnce(ActiveSetSolver):
+    """Loses the first sample of its first attempt."""
+
+    n_attempts = 0
+
+    def _attempt(
+        self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, nonnegative_epsilon: bool
+    ) -> Solution:
+        solution = super()._attempt(excesses, masks, variance_weight, nonnegative_epsilon)
+        if self.n_attempts == 0:
+            solution.deviations[0], solution.gap[0], solution.converged[0] = 0.0, 1.0, False
+        self.n_attempts += 1
+        return solution
+
+
+def test_a_lost_sample_is_solved_with_the_agents_in_another_order() -> None:
+    masks = all_coalitions(4)
+    excesses = th.randn(3, len(masks), dtype=th.float64, generator=th.Generator().manual_seed(0))
+    weight = th.full((3,), 0.1, dtype=th.float64)
+    expected = ActiveSetSolver().solve(excesses, masks, weight, nonnegative_epsilon=True)
+    solver = GivesUpOnce()
+    solution = solver.solve(excesses, masks, weight, nonnegative_epsilon=True)
+    assert solver.n_attempts == 2 and solution.converged.all()
+    th.testing.assert_close(solution.deviations, expected.deviations, rtol=0, atol=1e-9)
+
+
+def test_a_game_that_rounding_once_lost() -> None:
+    """Nearly additive games of twenty agents, the first of which one order of the agents leaves at a gap of 7e-5."""
+    masks = sample_coalitions(20, 200, th.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    worths = rng.standard_normal((20_000, 20))
+    noise = rng.standard_normal((20_000, 200))
+    games = slice(7287, 7289)
+    values = worths[games] @ masks.numpy().T + 1e-6 * noise[games]
+    result = allocate(th.from_numpy(values), masks, th.from_numpy(worths[games].sum(axis=1)), variance_weight=0.0)
+    assert result.converged.all() and result.gap.max() < 1e-12

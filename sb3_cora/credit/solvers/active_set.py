@@ -62,6 +62,22 @@ class ActiveSetSolver(CoreSolver):
     def solve(
         self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, *, nonnegative_epsilon: bool
     ) -> Solution:
+        solution = self._attempt(excesses, masks, variance_weight, nonnegative_epsilon)
+        if excesses.device.type != "cpu" or bool(solution.converged.all()):
+            return solution
+        # One programme in millions is lost to rounding. With the agents in another order it rounds otherwise.
+        missed = solution.converged.logical_not().nonzero()[:, 0]
+        again = self._attempt(excesses[missed], masks.flip(1), variance_weight[missed], nonnegative_epsilon)
+        better = again.gap < solution.gap[missed]
+        chosen = missed[better]
+        solution.deviations[chosen] = again.deviations[better].flip(1)
+        solution.gap[chosen] = again.gap[better]
+        solution.converged[chosen] = again.converged[better]
+        return solution
+
+    def _attempt(
+        self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, nonnegative_epsilon: bool
+    ) -> Solution:
         n_agents = masks.shape[1]
         # What the objective is multiplied by, hence the points as well.
         factor = variance_weight * (2 / n_agents)
