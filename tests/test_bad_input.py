@@ -126,9 +126,23 @@ def test_truncated_minibatches_are_announced(algorithm: Algorithm) -> None:
         ({"variance_weight": float("nan")}, "variance_weight must not be negative, got nan"),
         ({"n_critics": 0}, "n_critics must be at least 1 .*got 0"),
         ({"q_n_epochs": 0}, "q_n_epochs must be at least 1, got 0; pass None"),
-        ({"n_coalitions": 0}, "n_coalitions=0 is out of range: 3 agents have 6 .*from 1 to 6, or None"),
-        ({"n_coalitions": 7}, "n_coalitions=7 is out of range: 3 agents have 6 .*from 1 to 6, or None"),
-        ({"credit": "shapley", "n_coalitions": 5}, "credit='shapley' takes all 6 .*n_coalitions=6.*'core'"),
+        ({"n_coalitions": 0}, r"n_coalitions=0 is out of range: 3 agents form 6 .*choose a number in \[1, 6\]"),
+        ({"n_coalitions": 7}, r"n_coalitions=7 is out of range: 3 agents form 6 .*choose a number in \[1, 6\]"),
+        ({"n_coalitions": 3, "credit": "nucleolus"}, "n_coalitions=3 is odd, .*complements: add one"),
+        ({"n_coalitions": 3, "epsilon_bound": "free"}, "n_coalitions=3 is odd, .*complements: add one"),
+        ({"n_coalitions": 5, "credit": "difference"}, "n_coalitions=5 is too small: the singletons and their complements"),
+        (
+            {"n_coalitions": 3, "credit": "shapley"},
+            "n_coalitions=3 is too small: an order and its reverse of 3 agents meets 4",
+        ),
+        ({"coalition_sampling": "sobol"}, r"coalition_sampling='sobol' is unknown, expected one of \[None, 'uniform'"),
+        ({"epsilon_bound": "none"}, r"epsilon_bound='none' is unknown, expected one of \['nonnegative', 'free'\]"),
+        ({"baseline_action": "mean"}, r"baseline_action='mean' is unknown, expected one of \['mode', 'expectation'\]"),
+        ({"n_baseline_samples": 0}, "n_baseline_samples must be at least 1, got 0"),
+        (
+            {"solver": "cvxpylayers", "solver_kwargs": {"backend": "simplex"}},
+            "backend='simplex' is unknown, expected one of .*'diffcp'",
+        ),
         ({"policy_kwargs": {"net_arch": {"qf": []}}}, r"net_arch\['qf'\] is empty: pass e.g. qf=\[64, 64\]"),
     ],
 )
@@ -136,18 +150,6 @@ def test_truncated_minibatches_are_announced(algorithm: Algorithm) -> None:
 def test_credit_settings_out_of_range(algorithm: Algorithm, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make_tiny(algorithm, NoisyTeam(), **settings)
-
-
-@over_algorithms_with_q
-def test_many_agents_have_too_many_coalitions_for_some_credits(algorithm: Algorithm) -> None:
-    env = make_vec_env(NoisyTeam, env_kwargs={"n_agents": 9})
-    with pytest.raises(ValueError, match=r"n_coalitions=None draws 254 of them\. Pass n_coalitions=510, or"):
-        make_tiny(algorithm, env, credit="banzhaf")
-    # The remedy works, and the default credit needs none
-    for settings in ({"credit": "banzhaf", "n_coalitions": 510}, {}):
-        model = make_tiny(algorithm, env, **settings)
-        before = weights(model)
-        assert_trained(before, model.learn(16))
 
 
 @over_algorithms

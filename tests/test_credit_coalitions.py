@@ -5,8 +5,8 @@ import torch as th
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_cora.credit import all_coalitions, leave_one_out, n_proper_coalitions, sample_coalitions, singletons
-from sb3_cora.credit.coalitions import LARGEST_ENUMERATION, restrict_coalitions
+from sb3_cora.credit import all_coalitions, extremes, leave_one_out, n_proper_coalitions, sample_coalitions, singletons
+from sb3_cora.credit.coalitions import LARGEST_ENUMERATION, is_closed_under_complement, restrict_coalitions
 
 
 def seeded(seed: int) -> th.Generator:
@@ -81,6 +81,17 @@ def test_singletons_and_their_complements():
     assert leave_one_out(3).equal(~singletons(3))
     with pytest.raises(ValueError, match="2 agents or more"):
         singletons(1)
+
+
+def test_extremes():
+    assert extremes(2).equal(singletons(2))
+    assert extremes(4).sum(dim=1).tolist() == [1] * 4 + [3] * 4 and len(extremes(4).unique(dim=0)) == 8
+
+
+def test_closed_under_complement():
+    assert is_closed_under_complement(all_coalitions(4)) and is_closed_under_complement(extremes(5))
+    assert is_closed_under_complement(all_coalitions(3).repeat(2, 1))
+    assert not is_closed_under_complement(singletons(3)) and not is_closed_under_complement(all_coalitions(3)[1:])
 
 
 def test_restriction_to_some_agents():

@@ -102,6 +102,16 @@ def test_many_agents():
     assert values.equal(masks.sum(dim=1).float().expand(3, 20))
 
 
+@pytest.mark.parametrize("form", ["plain", "factored"])
+def test_several_baseline_actions_are_averaged(play, form):
+    critic, actions, baseline_actions = play
+    q_fn = critic if form == "factored" else critic.joint_values
+    draws = th.stack([baseline_actions, actions, 2 * baseline_actions])
+    masks = all_coalitions(4)
+    expected = th.stack([coalition_values(q_fn, actions, drawn, masks) for drawn in draws]).mean(dim=0)
+    th.testing.assert_close(coalition_values(q_fn, actions, draws, masks), expected)
+
+
 def test_no_gradient_flows(play):
     critic, actions, baseline_actions = play
     critic.output_weight.requires_grad_()
@@ -119,8 +129,10 @@ def test_arguments_that_do_not_belong_together_are_refused(play):
     masks = all_coalitions(4)
     with pytest.raises(ValueError, match="One-hot encode"):
         coalition_values(critic, actions[..., 0], baseline_actions[..., 0], masks)
-    with pytest.raises(ValueError, match="baseline_actions must both be"):
+    with pytest.raises(ValueError, match="baseline_actions the same, with an axis of draws"):
         coalition_values(critic, actions, baseline_actions[:5], masks)
+    with pytest.raises(ValueError, match="baseline_actions hold no draw"):
+        coalition_values(critic, actions, baseline_actions[None][:0], masks)
     with pytest.raises(ValueError, match="n_agents=4"):
         coalition_values(critic, actions, baseline_actions, all_coalitions(3))
     with pytest.raises(ValueError, match="max_elements must be positive, got 0"):

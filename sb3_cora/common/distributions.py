@@ -21,6 +21,13 @@ class JointDistribution(ABC):
         """:return: Sampled actions, ``(batch, n_agents, action_dim)`` or ``(batch, n_agents)`` if discrete"""
 
     @abstractmethod
+    def sample_n(self, n_samples: int) -> th.Tensor:
+        """
+        :param n_samples: Number of samples, independent of each other also where exploration is correlated in time
+        :return: Sampled actions, ``(n_samples, batch, ...)``
+        """
+
+    @abstractmethod
     def mode(self) -> th.Tensor:
         """:return: Most likely actions, in the shape of ``sample()``"""
 
@@ -59,6 +66,9 @@ class JointDiagGaussian(JointDistribution):
 
     def sample(self) -> th.Tensor:
         return self.distribution.rsample() * self.dimensions
+
+    def sample_n(self, n_samples: int) -> th.Tensor:
+        return self.distribution.sample((n_samples,)) * self.dimensions
 
     def mode(self) -> th.Tensor:
         return self.distribution.mean * self.dimensions
@@ -118,6 +128,9 @@ class JointCategorical(JointDistribution):
 
     def sample(self) -> th.Tensor:
         return self.distribution.sample()
+
+    def sample_n(self, n_samples: int) -> th.Tensor:
+        return self.distribution.sample((n_samples,))
 
     def mode(self) -> th.Tensor:
         return self.distribution.probs.argmax(dim=2)

@@ -1,3 +1,4 @@
+import warnings
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,20 +16,24 @@ from sb3_cora.cora_ppo.policies import MlpPolicy, MultiInputPolicy
 from sb3_cora.credit import (
     CONCEPTS,
     EFFICIENT_CONCEPTS,
+    SAMPLINGS,
     SOLVERS,
+    CoalitionSample,
+    ConvergenceError,
     all_coalitions,
     allocate,
     coalition_values,
+    draw_coalitions,
     largest_excess,
+    make_solver,
     n_proper_coalitions,
-    sample_coalitions,
 )
 
-# Up to here all proper coalitions are used unless told otherwise: 254 of them
+# Up to this number of agents all proper coalitions are used unless told otherwise: 254 of them
 MAX_AGENTS_ALL_COALITIONS = 8
 
-# The other concepts weigh certain coalitions, which a sample may lack
-CONCEPTS_ON_SAMPLES = frozenset({"core", "least_core", "equal", "shared"})
+# Concepts that a sample only estimates are exact for longer
+MAX_AGENTS_EXACT = {"shapley": 10, "banzhaf": 10}
 
 
 class RolloutTensors(NamedTuple):
@@ -85,17 +90,30 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
     :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
         suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
+    :param baseline_action: What ā is, the action of those outside a coalition: ``"mode"``, the policy's most likely
+        action (paper, remark 4.1), or ``"expectation"``, which takes the mean of Q over ``n_baseline_samples`` actions
+        of the policy in its place
+    :param n_baseline_samples: Number of actions drawn for ``baseline_action="expectation"``
     :param grand_advantage: What the credits sum to: ``"gae"``, the sampled advantage, or ``"q"``, the value v(N) of the
         grand coalition (paper, equation 3)
     :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (paper, equation 1), or ``"lambda"``, the
         GAE return, which carries the exploration noise of later steps
-    :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values
+    :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values; for
+        ``credit="core_l1"`` that of their mean absolute deviation, without unit
+    :param epsilon_bound: Whether the eps of the programmes stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below
     :param credit_scale: What values are divided by in the programme (credits are multiplied back): ``"batch"``, the
         standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's largest
         excess at the equal split; ``"paper"``, nothing
-    :param n_coalitions: Number of proper coalitions drawn without replacement for each rollout. If None, all of them
-        up to 8 agents, and as many as 8 agents have (254) beyond
+    :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to 8 agents (10 for
+        the Shapley and Banzhaf values), and as many as 8 agents have (254) beyond, or twice the number of agents
+    :param coalition_sampling: How they are drawn, see ``sb3_cora.credit.draw_coalitions``: ``"uniform"``,
+        ``"shapley_kernel"`` (by size; the Shapley value is then a least-squares estimate) or ``"permutations"``. If None,
+        ``"permutations"`` for the Shapley value, ``"uniform"`` otherwise. With every coalition its complement is drawn
+        where the credit needs it, that is for the nucleolus and for a free eps, and along permutations
+    :param include_extremes: Whether the agents on their own and everyone but one are always among the coalitions drawn.
+        They are in any case for the credits that are made of them, ``"singleton"`` and ``"difference"``
     :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference
+    :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``
     :param n_critics: Number of Q-critics, of which the minimum is taken
     :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
@@ -139,12 +157,18 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         share_parameters: bool = False,
         credit: str = "core",
         baseline: str = "v",
+        baseline_action: str = "mode",
+        n_baseline_samples: int = 8,
         grand_advantage: str = "gae",
         q_target: str = "td0",
         variance_weight: float = 0.1,
+        epsilon_bound: str = "nonnegative",
         credit_scale: str = "batch",
         n_coalitions: int | None = None,
+        coalition_sampling: str | None = None,
+        include_extremes: bool = False,
         solver: str = "active_set",
+        solver_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
         q_learning_rate: float | Schedule | None = None,
         q_n_epochs: int | None = None,
@@ -161,12 +185,18 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     ):
         self.credit = credit
         self.baseline = baseline
+        self.baseline_action = baseline_action
+        self.n_baseline_samples = n_baseline_samples
         self.grand_advantage = grand_advantage
         self.q_target = q_target
         self.variance_weight = variance_weight
+        self.epsilon_bound = epsilon_bound
         self.credit_scale = credit_scale
         self.n_coalitions = n_coalitions
+        self.coalition_sampling = coalition_sampling
+        self.include_extremes = include_extremes
         self.solver = solver
+        self.solver_kwargs = {} if solver_kwargs is None else solver_kwargs
         self.n_critics = n_critics
         self.q_learning_rate = q_learning_rate
         self.q_n_epochs = q_n_epochs
@@ -205,15 +235,20 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         for name, choices in {
             "credit": tuple(CONCEPTS),
             "baseline": ("v", "q"),
+            "baseline_action": ("mode", "expectation"),
             "grand_advantage": ("gae", "q"),
             "q_target": ("td0", "lambda"),
+            "epsilon_bound": ("nonnegative", "free"),
             "credit_scale": ("batch", "sample", "paper"),
+            "coalition_sampling": (None, *SAMPLINGS),
             "solver": tuple(SOLVERS),
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown, expected one of {list(choices)}.")
         # Made here only to fail at once where its package is missing, not after the first rollout
-        SOLVERS[self.solver]()
+        make_solver(self.solver, **self.solver_kwargs)
+        if self.n_baseline_samples < 1:
+            raise ValueError(f"n_baseline_samples must be at least 1, got {self.n_baseline_samples}.")
         if not self.variance_weight >= 0:
             raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
         if self.n_critics < 1:
@@ -227,19 +262,8 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         """
         :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
         """
-        n_proper = n_proper_coalitions(self.n_agents)
-        if self.n_coalitions is not None and not 1 <= self.n_coalitions <= n_proper:
-            raise ValueError(
-                f"n_coalitions={self.n_coalitions} is out of range: {self.n_agents} agents have {n_proper} proper "
-                f"coalitions, so pass a number from 1 to {n_proper}, or None."
-            )
-        n_used = min(n_proper, 2**MAX_AGENTS_ALL_COALITIONS - 2) if self.n_coalitions is None else self.n_coalitions
-        if n_used < n_proper and self.credit not in CONCEPTS_ON_SAMPLES:
-            raise ValueError(
-                f"credit={self.credit!r} takes all {n_proper} proper coalitions of {self.n_agents} agents, but "
-                f"n_coalitions={self.n_coalitions} draws {n_used} of them. Pass n_coalitions={n_proper}, or choose one of "
-                f"{sorted(CONCEPTS_ON_SAMPLES)}."
-            )
+        # Drawn here only to fail at once, and from a generator that nothing else uses
+        self._coalitions(th.Generator())
 
     def _policy_settings(self) -> dict[str, Any]:
         return dict(super()._policy_settings(), n_critics=self.n_critics)
@@ -254,16 +278,31 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "policy.q_optimizer"], []
 
-    def _coalitions(self) -> th.Tensor:
+    def _coalitions(self, generator: th.Generator) -> CoalitionSample:
         """
-        :return: The coalitions of this rollout, boolean ``(n_coalitions, n_agents)``
+        :param generator: Where randomness comes from
+        :return: The coalitions of a rollout
+        :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
         """
         n_agents = self.n_agents
-        if self.n_coalitions is None and n_agents <= MAX_AGENTS_ALL_COALITIONS:
-            return all_coalitions(n_agents, device=self.device)
-        n_coalitions = 2**MAX_AGENTS_ALL_COALITIONS - 2 if self.n_coalitions is None else self.n_coalitions
-        # Torch's global generator, which ``seed`` fixes together with the sampling of actions
-        return sample_coalitions(n_agents, n_coalitions, th.default_generator).to(self.device)
+        n_proper = n_proper_coalitions(n_agents)
+        n_coalitions = self.n_coalitions
+        if n_coalitions is None:
+            takes_all = n_agents <= MAX_AGENTS_EXACT.get(self.credit, MAX_AGENTS_ALL_COALITIONS)
+            n_coalitions = n_proper if takes_all else max(2**MAX_AGENTS_ALL_COALITIONS - 2, 2 * n_agents)
+        if n_coalitions == n_proper:
+            return CoalitionSample(all_coalitions(n_agents))
+        sampling = self.coalition_sampling
+        if sampling is None:
+            sampling = "permutations" if self.credit == "shapley" else "uniform"
+        return draw_coalitions(
+            n_agents,
+            n_coalitions,
+            sampling,  # type: ignore[arg-type]
+            generator,
+            paired=sampling == "permutations" or self.credit == "nucleolus" or self.epsilon_bound == "free",
+            include_extremes=self.include_extremes or self.credit in ("singleton", "difference"),
+        )
 
     def _rollout(self) -> RolloutTensors:
         """The rollout as one batch, time-major, while the buffer is still ``(n_steps, n_envs, ...)``."""
@@ -327,32 +366,41 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         """
         policy = self.policy
         rollout = self._rollout()
-        baseline_actions = self._action_features(rollout.observation, policy.distribution(rollout.observation).mode())
-        q_function = policy.q_critic.bind(rollout.observation.state)
-        masks = self._coalitions()
+        state = rollout.observation.state
+        baseline_actions = self._baseline_actions(rollout.observation)
+        # Torch's global generator, which ``seed`` fixes together with the sampling of actions
+        coalitions = self._coalitions(th.default_generator).to(self.device)
+        masks = coalitions.masks
 
         if self.baseline == "q":
-            baseline = policy.q_critic(rollout.observation.state, baseline_actions).amin(dim=0)
+            baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
         else:
             baseline = rollout.values
-        values = coalition_values(q_function, rollout.actions, baseline_actions, masks) - baseline[:, None]
+        values = coalition_values(policy.q_critic.bind(state), rollout.actions, baseline_actions, masks) - baseline[:, None]
         if self.grand_advantage == "q":
-            grand_value = policy.q_critic(rollout.observation.state, rollout.actions).amin(dim=0) - baseline
+            grand_value = policy.q_critic(state, rollout.actions).amin(dim=0) - baseline
         else:
             grand_value = rollout.advantages
 
         agent_mask = rollout.observation.agent_mask
         player_mask = None if agent_mask is None else agent_mask > 0.5
-        allocated = allocate(
-            values,
-            masks,
-            grand_value,
-            self.credit,
+        problem: dict[str, Any] = dict(
+            values=values,
+            masks=coalitions,
+            grand_value=grand_value,
+            concept=self.credit,
             variance_weight=self.variance_weight,
+            epsilon_bound=self.epsilon_bound,
             scale=self._credit_scale(values, masks, grand_value),
-            solver=self.solver,
+            solver=make_solver(self.solver, **self.solver_kwargs),
             player_mask=player_mask,
         )
+        try:
+            allocated = allocate(**problem)
+        except ConvergenceError as error:
+            # No reason to lose a training: what was found satisfies all coalitions nearly as well as can be
+            warnings.warn(f"{error} Training goes on with these.", stacklevel=2)
+            allocated = allocate(**problem, check=False)
         credits = allocated.credits
 
         self.logger.record("credit/epsilon", allocated.epsilon.mean().item())
@@ -360,10 +408,23 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         violation = largest_excess(credits, values, masks).clamp(min=0.0)
         self.logger.record("credit/core_violation", violation.mean().item())
         self.logger.record("credit/solver_residual", allocated.gap.max().item())
+        self.logger.record("credit/unconverged", (~allocated.converged).float().mean().item())
 
         if self.credit in EFFICIENT_CONCEPTS:
             credits = credits * (self.n_agents if player_mask is None else player_mask.sum(dim=1, keepdim=True))
         return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)
+
+    def _baseline_actions(self, observation: JointObservation) -> th.Tensor:
+        """
+        :param observation: Parts of a batch of joint observations
+        :return: What agents outside a coalition do, as the Q-critics see it, ``(n_draws, batch, n_agents, action_dim)``; of
+            the mode there is one draw
+        """
+        distribution = self.policy.distribution(observation)
+        if self.baseline_action == "mode":
+            return self._action_features(observation, distribution.mode())[None]
+        draws = distribution.sample_n(self.n_baseline_samples)
+        return th.stack([self._action_features(observation, drawn) for drawn in draws])
 
     def _credit_scale(self, values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> float | th.Tensor | None:
         """

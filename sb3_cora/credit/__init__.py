@@ -1,14 +1,39 @@
-from sb3_cora.credit.allocations import CONCEPTS, EFFICIENT_CONCEPTS, Credits, allocate
-from sb3_cora.credit.coalitions import all_coalitions, leave_one_out, n_proper_coalitions, sample_coalitions, singletons
+from sb3_cora.credit.allocations import (
+    CONCEPTS,
+    EFFICIENT_CONCEPTS,
+    Credits,
+    allocate,
+    banzhaf,
+    core,
+    core_l1,
+    difference,
+    equal,
+    least_core,
+    nucleolus,
+    shapley,
+    shared,
+    singleton,
+)
+from sb3_cora.credit.coalitions import all_coalitions, extremes, leave_one_out, n_proper_coalitions, singletons
 from sb3_cora.credit.excess import largest_excess
 from sb3_cora.credit.games import FactoredQFunction, coalition_values
-from sb3_cora.credit.solvers import SOLVERS, ActiveSetSolver, ConvergenceError, CoreSolver, CvxpyLayersSolver
+from sb3_cora.credit.sampling import (
+    SAMPLINGS,
+    CoalitionSample,
+    coalitions_along,
+    draw_coalitions,
+    required_coalitions,
+    sample_coalitions,
+)
+from sb3_cora.credit.solvers import SOLVERS, ActiveSetSolver, ConvergenceError, CoreSolver, CvxpyLayersSolver, make_solver
 
 __all__ = [
     "CONCEPTS",
     "EFFICIENT_CONCEPTS",
+    "SAMPLINGS",
     "SOLVERS",
     "ActiveSetSolver",
+    "CoalitionSample",
     "ConvergenceError",
     "CoreSolver",
     "Credits",
@@ -16,10 +41,25 @@ __all__ = [
     "FactoredQFunction",
     "all_coalitions",
     "allocate",
+    "banzhaf",
     "coalition_values",
+    "coalitions_along",
+    "core",
+    "core_l1",
+    "difference",
+    "draw_coalitions",
+    "equal",
+    "extremes",
     "largest_excess",
+    "least_core",
     "leave_one_out",
+    "make_solver",
     "n_proper_coalitions",
+    "nucleolus",
+    "required_coalitions",
     "sample_coalitions",
+    "shapley",
+    "shared",
+    "singleton",
     "singletons",
 ]

@@ -38,37 +38,6 @@ def all_coalitions(n_agents: int, device: th.device | str | None = None) -> th.T
     return (codes[:, None] >> bits).bitwise_and_(1).bool()
 
 
-def sample_coalitions(n_agents: int, n_coalitions: int, generator: th.Generator | None = None) -> th.Tensor:
-    """
-    Proper coalitions drawn uniformly without replacement; no enumeration, so any number of agents will do.
-
-    :param n_agents: number of agents
-    :param n_coalitions: how many to draw, 1 to ``2 ** n_agents - 2``
-    :param generator: source of randomness, PyTorch's global one if ``None``; the masks stand on its device
-    :return: boolean masks ``(n_coalitions, n_agents)``, all different
-    :raises ValueError: when there are fewer coalitions than asked for, or fewer than one is asked for
-    """
-    n_available = n_proper_coalitions(n_agents)
-    if not 1 <= n_coalitions <= n_available:
-        raise ValueError(
-            f"n_coalitions={n_coalitions} is out of range: {n_agents} agents form {n_available} proper coalitions "
-            f"(neither empty nor everyone), so choose a number in [1, {n_available}]."
-        )
-    device = generator.device if generator is not None else None
-    if 2 * n_coalitions >= n_available and n_agents <= LARGEST_ENUMERATION:
-        chosen = th.randperm(n_available, generator=generator, device=device)[:n_coalitions]
-        return all_coalitions(n_agents, device)[chosen]
-    # A fair coin per agent makes every subset equally likely; refusing improper and repeated ones keeps it so. Fewer
-    # than half of all coalitions are wanted here, hence few draws are refused.
-    masks = th.empty((0, n_agents), dtype=th.bool, device=device)
-    while len(masks) < n_coalitions:
-        coins = th.randint(2, (n_coalitions, n_agents), generator=generator, device=device).bool()
-        size = coins.sum(dim=1)
-        masks = th.cat([masks, coins[(size > 0) & (size < n_agents)]])
-        masks = masks[first_occurrences(masks)]
-    return masks[:n_coalitions]
-
-
 def singletons(n_agents: int, device: th.device | str | None = None) -> th.Tensor:
     """
     Every agent on its own.
@@ -91,6 +60,27 @@ def leave_one_out(n_agents: int, device: th.device | str | None = None) -> th.Te
     :return: boolean masks ``(n_agents, n_agents)``, agent ``i`` missing in row ``i``
     """
     return ~singletons(n_agents, device)
+
+
+def extremes(n_agents: int, device: th.device | str | None = None) -> th.Tensor:
+    """
+    The smallest and the largest coalitions: every agent on its own, and everyone but one agent. Between them they bound each
+    credit in the core from both sides.
+
+    :param n_agents: number of agents, at least 2
+    :param device: where to put the masks
+    :return: boolean masks ``(2 * n_agents, n_agents)``, or ``(2, 2)`` for two agents, of whom each is what the other leaves
+    """
+    alone = singletons(n_agents, device)
+    return alone if n_agents == 2 else th.cat([alone, ~alone])
+
+
+def is_closed_under_complement(masks: th.Tensor) -> bool:
+    """
+    :param masks: boolean masks ``(n_coalitions, n_agents)``
+    :return: whether with every coalition there is that of all the others
+    """
+    return len(first_occurrences(th.cat([masks, ~masks]))) == len(first_occurrences(masks))
 
 
 def first_occurrences(masks: th.Tensor) -> th.Tensor:

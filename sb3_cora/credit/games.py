@@ -67,23 +67,33 @@ def coalition_values(
 
     :param q_fn: the Q-function; see ``QFunction`` and ``FactoredQFunction`` for the two forms
     :param actions: sampled actions ``(batch, n_agents, action_dim)``, one-hot where discrete
-    :param baseline_actions: what an agent outside the coalition does, same shape
+    :param baseline_actions: what an agent outside the coalition does, same shape; or with an axis of draws before it,
+        ``(n_draws, batch, n_agents, action_dim)``, for the mean over several things it may do, say draws from the policy
     :param masks: boolean coalitions ``(n_coalitions, n_agents)``
     :param max_elements: batch and coalitions are cut into pieces whose largest temporary has at most this many numbers
-        (or as many as one sample and one coalition need); the values do not depend on it
+        (or as many as one sample and one coalition need). So beside the values themselves, memory stays within a handful of
+        temporaries of this size, 4 MiB each in single precision, whatever the batch and the number of agents; the values do
+        not depend on it
     :return: values ``(batch, n_coalitions)``
     :raises ValueError: when the shapes do not belong together
     """
-    if actions.dim() != 3 or actions.shape != baseline_actions.shape:
+    if actions.dim() != 3 or baseline_actions.dim() not in (3, 4) or actions.shape != baseline_actions.shape[-3:]:
         raise ValueError(
-            "actions and baseline_actions must both be (batch, n_agents, action_dim), got "
-            f"{tuple(actions.shape)} and {tuple(baseline_actions.shape)}. One-hot encode discrete actions first."
+            "actions must be (batch, n_agents, action_dim), and baseline_actions the same, with an axis of draws before it or "
+            f"without, got {tuple(actions.shape)} and {tuple(baseline_actions.shape)}. One-hot encode discrete actions first."
         )
     batch_size, n_agents, action_dim = actions.shape
     if masks.dim() != 2 or masks.shape[1] != n_agents:
         raise ValueError(f"masks must be (n_coalitions, n_agents={n_agents}), got {tuple(masks.shape)}.")
     if max_elements < 1:
         raise ValueError(f"max_elements must be positive, got {max_elements}.")
+    if baseline_actions.dim() == 4:
+        if len(baseline_actions) == 0:
+            raise ValueError("baseline_actions hold no draw; the mean takes at least one.")
+        total = actions.new_zeros(batch_size, len(masks))
+        for drawn in baseline_actions:
+            total += coalition_values(q_fn, actions, drawn, masks, max_elements=max_elements)
+        return total / len(baseline_actions)
     masks = masks.to(actions.device)
     n_coalitions = len(masks)
     if n_coalitions == 0 or batch_size == 0:

@@ -1,3 +1,5 @@
+from typing import Any
+
 from sb3_cora.credit.solvers.active_set import ActiveSetSolver
 from sb3_cora.credit.solvers.base import ConvergenceError, CoreSolver, Solution
 from sb3_cora.credit.solvers.cvxpylayers import CvxpyLayersSolver
@@ -6,9 +8,10 @@ SOLVERS: dict[str, type[CoreSolver]] = {"active_set": ActiveSetSolver, "cvxpylay
 """Solvers by name."""
 
 
-def make_solver(solver: str | CoreSolver) -> CoreSolver:
+def make_solver(solver: str | CoreSolver, **kwargs: Any) -> CoreSolver:
     """
     :param solver: a name among ``SOLVERS``, or a solver, which is returned as it is
+    :param kwargs: arguments of the solver's constructor, where it is given by name
     :return: the solver
     :raises ValueError: when the name is unknown
     """
@@ -16,7 +19,7 @@ def make_solver(solver: str | CoreSolver) -> CoreSolver:
         return solver
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r} is unknown, expected one of {list(SOLVERS)} or a CoreSolver.")
-    return SOLVERS[solver]()
+    return SOLVERS[solver](**kwargs)
 
 
 __all__ = ["SOLVERS", "ActiveSetSolver", "ConvergenceError", "CoreSolver", "CvxpyLayersSolver", "Solution", "make_solver"]

@@ -13,34 +13,56 @@ to its atom along the direction that keeps the working set tight, until the cons
 the working set is used up (that atom leaves, and the pivot goes on). The dual objective rises with every pivot that moves
 the point, so the method ends, and what it ends with is exact up to rounding.
 
+Since the deviations sum to zero, the sum of their absolute values is twice what the negative ones lack. So a weight ``w`` of
+the mean absolute deviation softens a constraint ``d_i >= 0`` for each agent, the atom ``(e_i, 0)``, whose dual weight is at
+most ``2 w / n``. One that reaches this bound leaves the working set and is from then on watched from the other side, as
+``d_i <= 0``. Where ``d`` is confined to a subspace, atoms are projected on it as they enter.
+
 Every sample is a lane; all lanes pivot in lock-step, whatever each one needs. The batch is the last axis of every tensor,
 which makes each operation a long run over contiguous lanes.
 """
 
 import math
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch as th
 
 from sb3_cora.credit.excess import largest_excess
 from sb3_cora.credit.solvers.base import CoreSolver, Solution
 
-STEP_TOLERANCE = 1e-12
-"""A constraint counts as violated from here on, relative to the excesses. Well below the certified gap: on a nearly flat
-optimum the distance to the solution goes with the square root of the violation."""
 
-DEPENDENT = 1e-14
-"""Squared distance from which an atom lies outside the affine hull of the working set. Measured on games of 20 agents, zero
-comes out between 1e-32 and 1e-19 and true distances go down to 1e-9: to overlook one leaves the point beside its weights."""
+class _Precision(NamedTuple):
+    """
+    What counts as zero in a floating point type.
+
+    :param integer: integer type of the same width
+    :param violation: a constraint counts as violated from here on, relative to the excesses. Well below the certified gap: on
+        a nearly flat optimum the distance to the solution goes with the square root of the violation
+    :param distance: squared distance from which an atom lies outside the affine hull of the working set. Measured in float64
+        on games of 20 agents, zero comes out between 1e-32 and 1e-19 and true distances go down to 1e-9: to overlook one
+        leaves the point beside its weights
+    :param tiny: keeps quotients finite in lanes where they are not used
+    :param gap: certified duality gap, relative to the excesses, up to which a sample counts as converged by default
+    """
+
+    integer: th.dtype
+    violation: float
+    distance: float
+    tiny: float
+    gap: float
+
+
+PRECISIONS = {
+    th.float64: _Precision(th.int64, 1e-12, 1e-14, 1e-200, 1e-9),
+    th.float32: _Precision(th.int32, 1e-5, 1e-9, 1e-30, 1e-3),
+}
 
 WORTH_COMPACTING = 0.6
 """Finished lanes are set aside when fewer than this share is left."""
 
 PIVOTS_PER_REFRESH = 16
-"""Pivots between two corrections of the dual basis."""
-
-TINY = 1e-200
-"""Keeps quotients finite in lanes where they are not used."""
+"""Pivots between two corrections of the rounding."""
 
 
 class ActiveSetSolver(CoreSolver):
@@ -50,63 +72,174 @@ class ActiveSetSolver(CoreSolver):
     On the CPU, lanes are worked in chunks and set aside once they are done. On other devices a fixed number of pivots runs
     over all lanes and no value is ever read back, so the host never waits.
 
-    :param tolerance: certified duality gap, relative to the excesses, up to which a sample counts as converged
+    :param tolerance: certified duality gap, relative to the excesses, up to which a sample counts as converged. ``None``: 1e-9
+        in double precision, 1e-3 in single
     :param max_pivots: pivots after which a sample is given up. ``None``: twenty per agent and twenty to begin with, twice the
         most ever seen (22 for 4 agents, 88 for 10, 208 for 20, all on games that are additive but for a little noise)
+    :param dtype: ``float64``, or ``float32`` for devices that have nothing better. Measured on games of up to ten agents, the
+        core's credits are then exact to 1e-4 of the largest excess, and the least core's, whose optimum is flat, to 1e-2.
+        Among twenty agents samples are lost; the CPU solves them again in double precision
+    :raises ValueError: for another ``dtype``
     """
 
-    def __init__(self, tolerance: float = 1e-9, max_pivots: int | None = None) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float | None = None, max_pivots: int | None = None, dtype: th.dtype = th.float64) -> None:
+        if dtype not in PRECISIONS:
+            raise ValueError(f"dtype={dtype} is not supported, expected one of {list(PRECISIONS)}.")
+        self.tolerance = PRECISIONS[dtype].gap if tolerance is None else tolerance
         self.max_pivots = max_pivots
+        self.dtype = dtype
 
     def solve(
-        self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, *, nonnegative_epsilon: bool
+        self,
+        excesses: th.Tensor,
+        masks: th.Tensor,
+        variance_weight: th.Tensor,
+        *,
+        nonnegative_epsilon: bool,
+        deviation_weight: float = 0.0,
     ) -> Solution:
-        solution = self._attempt(excesses, masks, variance_weight, nonnegative_epsilon)
+        solution = self._attempt(excesses, masks, variance_weight, nonnegative_epsilon, deviation_weight)
         if excesses.device.type != "cpu" or bool(solution.converged.all()):
             return solution
         # One programme in millions is lost to rounding. With the agents in another order it rounds otherwise.
         missed = solution.converged.logical_not().nonzero()[:, 0]
-        again = self._attempt(excesses[missed], masks.flip(1), variance_weight[missed], nonnegative_epsilon)
+        again = self._attempt(
+            excesses[missed].double(),
+            masks.flip(1),
+            variance_weight[missed].double(),
+            nonnegative_epsilon,
+            deviation_weight,
+        )
         better = again.gap < solution.gap[missed]
         chosen = missed[better]
-        solution.deviations[chosen] = again.deviations[better].flip(1)
-        solution.gap[chosen] = again.gap[better]
+        solution.deviations[chosen] = again.deviations[better].flip(1).to(excesses.dtype)
+        solution.gap[chosen] = again.gap[better].to(excesses.dtype)
         solution.converged[chosen] = again.converged[better]
         return solution
 
     def _attempt(
-        self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, nonnegative_epsilon: bool
+        self,
+        excesses: th.Tensor,
+        masks: th.Tensor,
+        variance_weight: th.Tensor,
+        nonnegative_epsilon: bool,
+        deviation_weight: float,
     ) -> Solution:
         n_agents = masks.shape[1]
+        # At half the number of agents the equal split has won: no coalition gains more than half the sum of all deviations.
+        deviation_weight = min(deviation_weight, n_agents / 2)
+        if n_agents == 2:
+            gains = _two_agent_gains(excesses, masks, variance_weight, nonnegative_epsilon, deviation_weight)
+            gap = th.zeros_like(gains)
+            return Solution(th.stack([gains, -gains], dim=1), gap, gap <= self.tolerance)
+
+        problem = make_problem(masks, excesses.dtype, nonnegative_epsilon, deviation_weight, self.max_pivots)
         # What the objective is multiplied by, hence the points as well.
         factor = variance_weight * (2 / n_agents)
-        if n_agents == 2:
-            gains = _two_agent_gains(excesses, masks, variance_weight, nonnegative_epsilon)
-            deviations = th.stack([gains, -gains], dim=1)
-            gap = th.zeros_like(factor)
-            return Solution(deviations, gap, gap <= self.tolerance)
-
-        atoms = _atoms(masks, nonnegative_epsilon)
-        max_pivots = self.max_pivots if self.max_pivots is not None else 20 + 20 * n_agents
-        if excesses.device.type == "cpu":
-            size = _lanes_per_chunk(atoms)
-            chunks = [
-                _solve_compacting(*_start(*chunk, atoms, nonnegative_epsilon), atoms, max_pivots)
-                for chunk in zip(excesses.split(size), factor.split(size), strict=True)
-            ]
-            points, bounds = (th.cat(parts, dim=-1) for parts in zip(*chunks, strict=True))
-        else:
-            lanes, targets = _start(excesses, factor, atoms, nonnegative_epsilon)
-            points, bounds = _solve_in_place(lanes, targets, atoms, max_pivots)
-
-        deviations = (_zero_sum_basis(n_agents, masks.device) @ points / factor).T
+        outcome = minimise(problem, excesses, factor)
+        # A lane that rounding has ruined falls back to the equal split, which is feasible with the epsilon it takes.
+        deviations = (problem.basis @ outcome.points / factor).T.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         epsilon = largest_excess(deviations, excesses, masks)
         if nonnegative_epsilon:
             epsilon = epsilon.clamp(min=0)
-        primal = epsilon + variance_weight / n_agents * deviations.square().sum(dim=1)
-        gap = primal - bounds / factor
+        variance, deviation = deviations.square().sum(dim=1), deviations.abs().sum(dim=1)
+        primal = epsilon + (variance_weight * variance + deviation_weight * deviation) / n_agents
+        gap = (primal - outcome.bounds / factor).nan_to_num(nan=math.inf, posinf=math.inf)
         return Solution(deviations, gap, gap <= self.tolerance)
+
+
+class Problem(NamedTuple):
+    """
+    What all lanes of a batch have in common.
+
+    :param atoms: ``(n_atoms, n_agents)``, the constraints' coefficients in the coordinates of ``_Lanes.point``: one row per
+        coalition, then one for ``eps >= 0`` where that is asked for, then one per agent for ``d_i >= 0`` where there is a
+        deviation weight
+    :param basis: ``(n_agents, n_agents)``, orthonormal basis of the vectors that sum to zero in the first ``n_agents - 1``
+        columns, with a column of zeros for ``e``
+    :param nonnegative_epsilon: whether there is a constraint ``eps >= 0``
+    :param largest_weight: dual weight that a constraint ``d_i >= 0`` may have at most; 0 where there are none
+    :param max_pivots: pivots after which a lane is given up
+    """
+
+    atoms: th.Tensor
+    basis: th.Tensor
+    nonnegative_epsilon: bool
+    largest_weight: float
+    max_pivots: int
+
+    @property
+    def n_agent_atoms(self) -> int:
+        """How many of the atoms, the last ones, are the agents' ``d_i >= 0``."""
+        return self.atoms.shape[1] if self.largest_weight > 0 else 0
+
+
+class Outcome(NamedTuple):
+    """
+    What the lanes end with; the last axis of every tensor is the lane.
+
+    :param points: ``(n_agents, n_lanes)``, the solutions ``(d, e)`` in the coordinates of ``_Lanes.point``
+    :param bounds: ``(n_lanes,)``, the dual objectives; minus infinity where a pivot was broken off
+    :param members: ``(n_agents, n_lanes)``, the atoms of the working set
+    :param weights: ``(n_agents, n_lanes)``, their dual weights, which sum to one; zero in slots without an atom
+    """
+
+    points: th.Tensor
+    bounds: th.Tensor
+    members: th.Tensor
+    weights: th.Tensor
+
+
+def make_problem(
+    masks: th.Tensor,
+    dtype: th.dtype,
+    nonnegative_epsilon: bool,
+    deviation_weight: float = 0.0,
+    max_pivots: int | None = None,
+) -> Problem:
+    """
+    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param dtype: of the excesses
+    :param nonnegative_epsilon: whether ``eps >= 0`` is one of the constraints
+    :param deviation_weight: weight of the mean absolute deviation
+    :param max_pivots: see ``ActiveSetSolver``
+    :return: what does not depend on the lane
+    """
+    n_agents = masks.shape[1]
+    basis = _zero_sum_basis(n_agents, dtype, masks.device)
+    atoms = masks.to(dtype) @ basis
+    if nonnegative_epsilon:
+        atoms = th.cat([atoms, th.zeros_like(atoms[:1])])
+    atoms[:, -1] = 1
+    if deviation_weight > 0:
+        atoms = th.cat([atoms, basis])
+    if max_pivots is None:
+        max_pivots = 20 + 20 * n_agents
+    return Problem(atoms, basis, nonnegative_epsilon, 2 * deviation_weight / n_agents, max_pivots)
+
+
+def minimise(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection: th.Tensor | None = None) -> Outcome:
+    """
+    Solve ``minimise e + |d|^2 / 2 subject to a_C . d + e >= factor * excess(C)`` in every lane.
+
+    :param problem: the constraints
+    :param excesses: ``(n_lanes, n_coalitions)``
+    :param factor: ``(n_lanes,)``, positive
+    :param projection: ``(n_agents - 1, n_agents - 1, n_lanes)``, orthogonal projection on the subspace that ``d`` is confined
+        to, in the coordinates of ``_Lanes.point``. ``None``: no confinement
+    :return: what the lanes end with
+    """
+    if excesses.device.type != "cpu":
+        lanes, targets = _start(problem, excesses, factor, projection)
+        return _pivot_in_place(problem, lanes, targets)
+    size = lanes_per_chunk(problem.atoms)
+    outcomes = []
+    for first in range(0, max(1, len(excesses)), size):
+        chunk = slice(first, first + size)
+        confinement = None if projection is None else projection[..., chunk]
+        lanes, targets = _start(problem, excesses[chunk], factor[chunk], confinement)
+        outcomes.append(_pivot_compacting(problem, lanes, targets))
+    return Outcome(*(th.cat(parts, dim=-1) for parts in zip(*outcomes, strict=True)))
 
 
 @dataclass
@@ -131,50 +264,40 @@ class _Lanes:
     entering_weight: th.Tensor  # (.), the dual weight it has gained so far
     pending: th.Tensor  # (.), 1.0 where such a pivot has yet to end
     tolerance: th.Tensor  # (.), violation from which a constraint counts as violated
+    sides: th.Tensor | None  # (n_agents, .), 1.0 where d_i >= 0 is watched, -1.0 where its weight is at the bound
+    projection: th.Tensor | None  # (n_agents - 1, n_agents - 1, .), on the subspace that deviations are confined to
 
     def select(self, lanes: th.Tensor) -> "_Lanes":
         """
         :param lanes: indices of the lanes to keep
         :return: these lanes alone
         """
-        return _Lanes(**{field.name: getattr(self, field.name).index_select(-1, lanes) for field in fields(self)})
+        parts = (getattr(self, field.name) for field in fields(self))
+        return _Lanes(*(None if part is None else part.index_select(-1, lanes) for part in parts))  # type: ignore[arg-type]
 
 
-def _zero_sum_basis(n_agents: int, device: th.device) -> th.Tensor:
+def _zero_sum_basis(n_agents: int, dtype: th.dtype, device: th.device) -> th.Tensor:
     """
     Orthonormal basis (Helmert's) of the vectors that sum to zero, with a column of zeros for ``e``.
 
-    :return: ``(n_agents, n_agents)`` float64, basis vectors in the first ``n_agents - 1`` columns
+    :return: ``(n_agents, n_agents)``, basis vectors in the first ``n_agents - 1`` columns
     """
-    order = th.arange(1, n_agents, dtype=th.float64, device=device)
-    basis = th.zeros(n_agents, n_agents, dtype=th.float64, device=device)
-    basis[:, :-1] = th.ones(n_agents, n_agents - 1, dtype=th.float64, device=device).triu()
+    order = th.arange(1, n_agents, dtype=dtype, device=device)
+    basis = th.zeros(n_agents, n_agents, dtype=dtype, device=device)
+    basis[:, :-1] = th.ones(n_agents, n_agents - 1, dtype=dtype, device=device).triu()
     basis[1:, :-1] -= th.diag(order)
     basis[:, :-1] *= (order * (order + 1)).rsqrt()
     return basis
 
 
-def _atoms(masks: th.Tensor, nonnegative_epsilon: bool) -> th.Tensor:
-    """
-    The constraints' coefficients in the coordinates of ``_Lanes.point``.
-
-    :return: ``(n_atoms, n_agents)``, one row per coalition and, where ``eps >= 0``, a last one for that
-    """
-    atoms = masks.double() @ _zero_sum_basis(masks.shape[1], masks.device)
-    if nonnegative_epsilon:
-        atoms = th.cat([atoms, th.zeros_like(atoms[:1])])
-    atoms[:, -1] = 1
-    return atoms
-
-
-def _lanes_per_chunk(atoms: th.Tensor) -> int:
+def lanes_per_chunk(atoms: th.Tensor) -> int:
     """
     :return: how many lanes to work at once: many enough to repay the overhead of an operation, and no more than keep the
-        state of a chunk near sixteen megabytes
+        state of a chunk near eight megabytes
     """
     n_atoms, n_agents = atoms.shape
     numbers_per_lane = n_atoms + 2 * n_agents * n_agents
-    return min(8192, max(256, 2**21 // numbers_per_lane))
+    return min(8192, max(256, 2**20 // numbers_per_lane))
 
 
 def _argmax(scores: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -182,15 +305,18 @@ def _argmax(scores: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     Largest score of each lane. The row number is written over the lowest bits of the score, so that one plain maximum brings
     both: on the CPU many times faster than a maximum that tracks indices. Scores must be finite.
 
-    :param scores: ``(n_rows, n_lanes)`` float64
-    :return: the maximum, to the relative accuracy that the row numbers leave (1e-13 for a thousand), and its row
+    :param scores: ``(n_rows, n_lanes)``
+    :return: the maximum, to the relative accuracy that the row numbers leave (for a thousand rows 1e-13 in double precision
+        and 1e-4 in single), and its row
     """
     n_rows = len(scores)
+    integer = PRECISIONS[scores.dtype].integer
     bits = (1 << (n_rows - 1).bit_length()) - 1
-    rows = th.arange(n_rows, device=scores.device)[:, None]
-    tagged = scores.view(th.int64).bitwise_and(~bits).bitwise_or_(rows).view(th.float64)
+    rows = th.arange(n_rows, dtype=integer, device=scores.device)[:, None]
+    tagged = scores.view(integer).bitwise_and(~bits).bitwise_or_(rows).view(scores.dtype)
     best = tagged.amax(dim=0)
-    return best, best.view(th.int64).bitwise_and(bits)
+    # Whatever stands in a lane that rounding has ruined, the row exists.
+    return best, best.view(integer).bitwise_and(bits).clamp(max=n_rows - 1).long()
 
 
 def _combine(matrices: th.Tensor, vectors: th.Tensor) -> th.Tensor:
@@ -207,19 +333,23 @@ def _combine(matrices: th.Tensor, vectors: th.Tensor) -> th.Tensor:
     return total
 
 
-def _start(excesses: th.Tensor, factor: th.Tensor, atoms: th.Tensor, nonnegative_epsilon: bool) -> tuple[_Lanes, th.Tensor]:
+def _start(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection: th.Tensor | None) -> tuple[_Lanes, th.Tensor]:
     """
     Lanes whose working set is a single atom: ``e >= 0`` where there is such a constraint, else the largest target.
 
     :return: the lanes, and the targets ``u`` ``(n_atoms, n_lanes)`` of their constraints
     """
+    atoms = problem.atoms
     n_atoms, n_agents = atoms.shape
     n_lanes = len(excesses)
     targets = excesses.new_zeros(n_atoms, n_lanes)
     th.mul(excesses.T, factor, out=targets[: excesses.shape[1]])
-    first = th.full((n_lanes,), n_atoms - 1, device=atoms.device) if nonnegative_epsilon else _argmax(targets)[1]
+    if problem.nonnegative_epsilon:
+        first = th.full((n_lanes,), excesses.shape[1], device=atoms.device)
+    else:
+        first = _argmax(targets[: excesses.shape[1]])[1]
 
-    atom = atoms.T[:, first]
+    atom = atoms.T[:, first] if projection is None else _confine(atoms.T[:, first], projection)
     point = atom.clone()
     point[-1] = targets.gather(0, first[None])[0] - atom[:-1].square().sum(dim=0)
     rows = excesses.new_zeros(n_agents + 1, n_agents, n_lanes)
@@ -242,47 +372,80 @@ def _start(excesses: th.Tensor, factor: th.Tensor, atoms: th.Tensor, nonnegative
         entering=first.clone(),
         entering_weight=th.zeros_like(factor),
         pending=th.zeros_like(factor),
-        tolerance=STEP_TOLERANCE * factor.clamp(max=1),
+        tolerance=PRECISIONS[excesses.dtype].violation * factor.clamp(max=1),
+        sides=th.ones_like(point) if problem.n_agent_atoms else None,
+        projection=projection,
     )
     return lanes, targets
 
 
-def _pivot(lanes: _Lanes, atoms: th.Tensor) -> th.Tensor:
+def _confine(atom: th.Tensor, projection: th.Tensor) -> th.Tensor:
+    """
+    :param atom: ``(n_agents, n_lanes)``
+    :param projection: ``(n_agents - 1, n_agents - 1, n_lanes)``
+    :return: the atom with its deviations projected
+    """
+    return th.cat([_combine(projection, atom[:-1]), atom[-1:]])
+
+
+def _pivot(problem: Problem, lanes: _Lanes) -> th.Tensor:
     """
     One pivot in every lane that has one to do, in place.
 
+    :param problem: the constraints
     :param lanes: the lanes
-    :param atoms: ``(n_atoms, n_agents)``
     :return: 1.0 for each lane that had one to do
     """
-    n_agents = atoms.shape[1]
+    atoms, precision = problem.atoms, PRECISIONS[lanes.point.dtype]
+    n_atoms, n_agents = atoms.shape
     slots = th.arange(n_agents, device=atoms.device)[:, None]
 
-    candidate = _argmax(lanes.residuals)[1]
+    violations = lanes.residuals
+    if lanes.sides is not None:
+        violations = th.cat([violations[:-n_agents], violations[-n_agents:] * lanes.sides])
+    candidate = _argmax(violations)[1]
     entering = th.where(lanes.pending > 0, lanes.entering, candidate)
-    violation = lanes.residuals.gather(0, entering[None])[0]
-    live = th.maximum(lanes.pending, (violation > lanes.tolerance).double())
+    violation = violations.gather(0, entering[None])[0]
+    live = th.maximum(lanes.pending, (violation > lanes.tolerance).to(violation.dtype))
     atom = atoms.T.index_select(1, entering)
+    if lanes.sides is not None:
+        agent = entering - (n_atoms - n_agents)
+        side = lanes.sides.gather(0, agent.clamp(min=0)[None])[0]
+        atom = atom * th.where(agent >= 0, side, 1)
+    if lanes.projection is not None:
+        atom = _confine(atom, lanes.projection)
 
-    # Split the atom along the working set, and find the direction that keeps the sum of the weights at one: `across` is what
-    # of the atom stands on the affine hull of the working set, `rise` what the direction does to e.
+    # Split the atom along the working set, and find the direction that keeps the sum of the coalitions' weights at one:
+    # `across` is what of the atom stands on the working set's hull, `rise` what the direction does to e.
     coordinates = _combine(lanes.duals, atom).mul_(lanes.used)
     outside = atom - _combine(lanes.rows[:-1].transpose(0, 1), coordinates)
-    # The axis has a last coordinate of at least 1 / (1 + n / 4), unless the working set has run empty. Then the entering atom
-    # carries all the weight, d stands where it should, and only e has to rise.
-    empty = (lanes.axis[-1] < 0.1 / n_agents).double()
+    # The axis has a last coordinate of at least 1 / (1 + n / 4), unless no coalition is left in the working set. Then the
+    # entering one carries all the weight, d stands where it should, and only e has to rise.
+    empty = (lanes.axis[-1] < 0.1 / n_agents).to(atom.dtype)
     rise = outside[-1] / (lanes.axis[-1] + empty)
     across = outside[:-1] - rise * lanes.axis[:-1]
     distance = across.square().sum(dim=0)
-    independent = (distance > DEPENDENT).double()
+    independent = (distance > precision.distance).to(atom.dtype)
     falling = lanes.axis_weights.mul(rise).mul_(lanes.used).add_(coordinates)
 
     # Which comes first: the constraint holds, or a weight is used up? Compared as rates, the reciprocals of step lengths.
-    rate_joins = distance * independent / violation.clamp(min=TINY)
-    rate_leaves, leaving = _argmax(falling / lanes.weights.clamp(min=TINY))
-    joins = live * (rate_joins >= rate_leaves)
-    leaves = live - joins
-    step = live * (1 - empty) / th.maximum(rate_joins, rate_leaves).clamp(min=TINY)
+    rate_joins = distance * independent / violation.clamp(min=precision.tiny)
+    rates_leave = falling / lanes.weights.clamp(min=precision.tiny)
+    if lanes.sides is not None:
+        # Agents' weights may also reach their upper bound, that of the entering atom included.
+        bounded = (lanes.members[:-1] >= n_atoms - n_agents).to(atom.dtype)
+        left = (problem.largest_weight - lanes.weights).clamp(min=precision.tiny)
+        rates_leave = th.maximum(rates_leave, -falling * bounded / left)
+        left = (problem.largest_weight - lanes.entering_weight).clamp(min=precision.tiny)
+        rate_passes = (agent >= 0) / left
+    else:
+        rate_passes = th.zeros_like(rate_joins)
+    rate_leaves, leaving = _argmax(rates_leave)
+    joins = live * th.maximum(empty, (rate_joins >= th.maximum(rate_leaves, rate_passes)).to(atom.dtype))
+    passes = (live - joins) * (rate_passes >= rate_leaves)
+    leaves = live - joins - passes
+    rate = th.maximum(th.maximum(rate_joins, rate_leaves), rate_passes)
+    step = live * (1 - empty) / rate.clamp(min=precision.tiny)
 
     advance = step * independent
     move = th.cat([across * advance, (rise * advance + live * empty * violation)[None]])
@@ -291,7 +454,11 @@ def _pivot(lanes: _Lanes, atoms: th.Tensor) -> th.Tensor:
 
     free_slot = _argmax(1 - lanes.used)[1]
     slot = th.where(joins > 0, free_slot, leaving)
-    at_slot = (slots == slot).double()
+    at_slot = (slots == slot).to(atom.dtype)
+    if lanes.sides is not None:
+        gone = lanes.members.gather(0, slot[None])[0] - (n_atoms - n_agents)
+        turned = th.where(leaves * (falling.gather(0, slot[None])[0] < 0) > 0, gone, th.where(passes > 0, agent, -1))
+        lanes.sides = th.where(slots == turned, -lanes.sides, lanes.sides)
     entering_weight = lanes.entering_weight + step
     lanes.weights.addcmul_(falling, step, value=-1).clamp_(min=0)
     lanes.weights.addcmul_(at_slot, joins * entering_weight - leaves * lanes.weights.gather(0, slot[None])[0])
@@ -307,10 +474,10 @@ def _pivot(lanes: _Lanes, atoms: th.Tensor) -> th.Tensor:
     # along the newcomer; when a row leaves, the others lose their component along its dual vector, which itself vanishes.
     leaving_dual = lanes.duals.gather(0, slot.expand(1, n_agents, -1))[0]
     direction = outside * joins + leaving_dual * leaves
-    length = direction.square().sum(dim=0).clamp(min=TINY)
+    length = direction.square().sum(dim=0).clamp(min=precision.tiny)
     components = _combine(lanes.duals, direction).mul_(leaves).addcmul_(coordinates - at_slot, joins)
     direction /= length
-    total = components.sum(dim=0)
+    total = components.sum(dim=0) if lanes.sides is None else (components * lanes.rows[:-1, -1]).sum(dim=0)
     lanes.axis_weights.addcmul_(components, total / length * (joins - leaves))
     lanes.axis.addcmul_(direction, total, value=-1)
     lanes.duals.addcmul_(components[:, None], direction[None], value=-1)
@@ -325,80 +492,86 @@ def _refresh(lanes: _Lanes) -> None:
     products = th.stack([_combine(lanes.duals, rows[slot]) for slot in range(n_slots)], dim=1)
     correction = th.stack([_combine(products, lanes.duals[:, column]) for column in range(n_slots)], dim=1)
     lanes.duals.mul_(2).sub_(correction)
-    lanes.axis = lanes.duals.sum(dim=0)
+    lanes.axis = _combine(lanes.duals.transpose(0, 1), rows[:, -1])
     lanes.axis_weights = _combine(lanes.duals, lanes.axis)
 
 
-def _finish(lanes: _Lanes, targets: th.Tensor, atoms: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+def _finish(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Outcome:
     """
     What a lane ends with. The dual objective is taken from the weights and the data alone, so that as a bound on the
     minimum it owes nothing to the rounding of the pivots.
 
+    :param problem: the constraints
     :param lanes: the lanes
     :param targets: ``(n_atoms, n_lanes)``, of these lanes
-    :param atoms: ``(n_atoms, n_agents)``
-    :return: points ``(n_agents, n_lanes)`` and dual objectives ``(n_lanes,)``, minus infinity where a pivot was broken off
+    :return: their outcome
     """
     members = lanes.members[:-1]
-    weights = lanes.weights / lanes.weights.sum(dim=0).clamp(min=TINY)
-    bound = (weights * targets.gather(0, members)).sum(dim=0)
-    for coordinate in atoms.T[:-1]:
-        bound -= (weights * coordinate[members]).sum(dim=0).square() / 2
-    return lanes.point, bound.masked_fill(lanes.pending > 0, -math.inf)
+    total = (lanes.weights * lanes.rows[:-1, -1]).sum(dim=0)
+    weights = lanes.weights / total.clamp(min=PRECISIONS[targets.dtype].tiny)
+    deviations = _combine(lanes.rows[:-1].transpose(0, 1), weights)[:-1]
+    if lanes.sides is not None:
+        deviations = deviations + problem.largest_weight * (problem.basis.T @ (lanes.sides < 0).to(weights.dtype))[:-1]
+    bound = (weights * targets.gather(0, members)).sum(dim=0) - deviations.square().sum(dim=0) / 2
+    return Outcome(lanes.point, bound.masked_fill(lanes.pending > 0, -math.inf), members, weights)
 
 
-def _solve_compacting(lanes: _Lanes, targets: th.Tensor, atoms: th.Tensor, max_pivots: int) -> tuple[th.Tensor, th.Tensor]:
+def _pivot_compacting(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Outcome:
     """
     Pivot until every lane is done, setting finished lanes aside whenever they are many.
 
-    :return: points ``(n_agents, n_lanes)`` and dual objectives ``(n_lanes,)``
+    :return: the outcome
     """
     numbers = th.arange(targets.shape[1])
     finished = []
-    for pivot in range(1, max_pivots + 1):
-        live = _pivot(lanes, atoms)
+    for pivot in range(1, problem.max_pivots + 1):
+        live = _pivot(problem, lanes)
         n_live = int(live.count_nonzero())
         if n_live == 0:
             break
         if n_live < WORTH_COMPACTING * len(live):
             done = (live == 0).nonzero()[:, 0]
-            finished.append((numbers[done], *_finish(lanes.select(done), targets[:, numbers[done]], atoms)))
+            finished.append((numbers[done], _finish(problem, lanes.select(done), targets[:, numbers[done]])))
             kept = live.nonzero()[:, 0]
             lanes, numbers = lanes.select(kept), numbers[kept]
         if pivot % PIVOTS_PER_REFRESH == 0:
             _refresh(lanes)
-    finished.append((numbers, *_finish(lanes, targets[:, numbers], atoms)))
-    order, points, bounds = (th.cat(parts, dim=-1) for parts in zip(*finished, strict=True))
-    back = order.argsort()
-    return points[:, back], bounds[back]
+    finished.append((numbers, _finish(problem, lanes, targets[:, numbers])))
+    back = th.cat([lanes_done for lanes_done, _ in finished]).argsort()
+    parts = zip(*(outcome for _, outcome in finished), strict=True)
+    return Outcome(*(th.cat(part, dim=-1)[..., back] for part in parts))
 
 
-def _solve_in_place(lanes: _Lanes, targets: th.Tensor, atoms: th.Tensor, n_pivots: int) -> tuple[th.Tensor, th.Tensor]:
+def _pivot_in_place(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Outcome:
     """
     Pivot all lanes a fixed number of times; shapes and control flow depend on no value.
 
-    :return: points ``(n_agents, n_lanes)`` and dual objectives ``(n_lanes,)``
+    :return: the outcome
     """
-    for pivot in range(1, n_pivots + 1):
-        _pivot(lanes, atoms)
+    for pivot in range(1, problem.max_pivots + 1):
+        _pivot(problem, lanes)
         if pivot % PIVOTS_PER_REFRESH == 0:
             _refresh(lanes)
-    return _finish(lanes, targets, atoms)
+    return _finish(problem, lanes, targets)
 
 
 def _two_agent_gains(
-    excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, nonnegative_epsilon: bool
+    excesses: th.Tensor,
+    masks: th.Tensor,
+    variance_weight: th.Tensor,
+    nonnegative_epsilon: bool,
+    deviation_weight: float,
 ) -> th.Tensor:
     """
     Closed form for two agents: what the first one gets beyond half of the grand value.
 
     With ``a`` and ``b`` the excesses of the two, the objective in the gain ``t`` is piecewise ``max(0, a - t, b + t)`` plus a
-    parabola, so ``t`` leaves zero at most until a slope of one meets the parabola's: ``1 / (2 * weight)``.
+    parabola and ``deviation_weight * |t|``, so ``t`` leaves zero at most until a slope of one meets that of the two.
 
     :return: ``(batch,)``
     """
     first, second = (excesses.masked_fill(~masks[:, agent], -math.inf).amax(dim=1) for agent in range(2))
-    furthest = 0.5 / variance_weight
+    furthest = 0.5 * (1 - deviation_weight) / variance_weight
     meeting = (first - second) / 2
     if not nonnegative_epsilon:
         return meeting.clamp(-furthest, furthest)

@@ -28,25 +28,34 @@ class CoreSolver(ABC):
     """
     A method for the core programme in reduced form: per sample, with ``n`` agents, over ``d`` in R^n and ``eps``,
 
-        minimise    ``eps + (weight / n) * |d|^2``
+        minimise    ``eps + (variance_weight / n) * |d|^2 + (deviation_weight / n) * sum_i |d_i|``
         subject to  ``sum_{i in C} d_i + eps >= excess(C)`` for every coalition at hand,  ``sum_i d_i = 0``,
 
     and ``eps >= 0`` unless told otherwise. The caller has centred the game at the equal split and scaled it so that the
-    excesses are of order one; weights are positive, so the minimum exists and ``d`` is unique.
+    excesses are of order one; the variance weight is positive, so the minimum exists and ``d`` is unique.
 
-    To write: ``solve``.
+    To write: ``solve``. ``dtype`` is the precision in which a solver wants its programmes.
     """
+
+    dtype: th.dtype = th.float64
 
     @abstractmethod
     def solve(
-        self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, *, nonnegative_epsilon: bool
+        self,
+        excesses: th.Tensor,
+        masks: th.Tensor,
+        variance_weight: th.Tensor,
+        *,
+        nonnegative_epsilon: bool,
+        deviation_weight: float = 0.0,
     ) -> Solution:
         """
         Solve one programme per sample.
 
-        :param excesses: ``(batch, n_coalitions)`` float64, finite, what each coalition wants beyond its equal share
+        :param excesses: ``(batch, n_coalitions)``, finite, what each coalition wants beyond its equal share
         :param masks: boolean ``(n_coalitions, n_agents)``, at least one coalition and two agents
-        :param variance_weight: ``(batch,)`` float64, positive
+        :param variance_weight: ``(batch,)``, positive
         :param nonnegative_epsilon: whether ``eps >= 0`` is one of the constraints
+        :param deviation_weight: not negative
         :return: the solution; samples that did not converge are flagged, never raised or NaN
         """

@@ -1,56 +1,142 @@
 """The core programme as a convex programme in cvxpylayers: the reference the batched solver is held against."""
 
-import math
-from collections.abc import Callable
+import importlib.util
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch as th
 
 from sb3_cora.credit.excess import largest_excess
 from sb3_cora.credit.solvers.base import CoreSolver, Solution
 
-Layer = Callable[[th.Tensor, th.Tensor], tuple[th.Tensor, th.Tensor]]
+if TYPE_CHECKING:
+    from cvxpylayers.torch import CvxpyLayer
+
+
+class Backend(NamedTuple):
+    """
+    A solver underneath cvxpylayers.
+
+    :param modules: what has to be importable
+    :param packages: what ``pip install`` has to be given
+    :param solver_args: options for it, unless told otherwise
+    """
+
+    modules: tuple[str, ...]
+    packages: str
+    solver_args: dict[str, Any]
+
+
+BACKENDS: dict[str, Backend] = {
+    "diffcp": Backend(
+        modules=("cvxpylayers", "diffcp", "clarabel"),
+        packages='"sb3-cora[cvxpylayers]"',
+        solver_args={"solve_method": "Clarabel", "tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12},
+    ),
+    "moreau": Backend(
+        modules=("cvxpylayers", "moreau", "moreau_cpu"),
+        packages='"sb3-cora[moreau]"',
+        solver_args={"solver": "active_set", "active_set_settings": {"primal_tol": 1e-7}},
+    ),
+    "cuclarabel": Backend(
+        modules=("cvxpylayers", "cupy", "diffqcp", "jax", "juliacall"),
+        packages='"sb3-cora[cvxpylayers]" cupy-cuda12x diffqcp "jax[cuda12]" juliacall',
+        solver_args={},
+    ),
+    "mpax": Backend(
+        modules=("cvxpylayers", "jax", "mpax"),
+        packages='"sb3-cora[cvxpylayers]" mpax',
+        solver_args={"eps_abs": 1e-7, "eps_rel": 1e-7, "iteration_limit": 20_000},
+    ),
+}
+"""Backends by name."""
 
 
 class CvxpyLayersSolver(CoreSolver):
     """
-    Interior-point reference (cvxpylayers over diffcp and Clarabel), one sample after another: thousands of times slower
-    than ``ActiveSetSolver``. An interior point is accurate in the objective; the credits themselves may be off by the square
-    root of the gap, most of all at small weights.
+    The programme handed to cvxpylayers, as the reference for ``ActiveSetSolver``. Whatever the backend, a sample counts as
+    converged by a duality gap that is computed here, from the multipliers that the backend returns. Programmes are handed
+    over in float64 on the CPU.
 
+    - ``"diffcp"``: Clarabel's interior point, one sample after another, thousands of times slower than ``ActiveSetSolver``.
+      An interior point is accurate in the objective; the credits themselves may be off by the square root of the gap, most
+      of all at small weights.
+    - ``"moreau"``: the whole batch at once, by an active set; credits are within about 1e-6 of the largest excess, but for
+      weights that leave them nearly undetermined. ``{"active_set_settings": {"iter_limit": ...}}`` bounds its iterations;
+      ``{"solver": "ipm"}`` is its interior point, which gives up on a sample now and then.
+    - ``"cuclarabel"``: Clarabel on an NVIDIA GPU, one sample after another. Needs Julia with Clarabel.jl (branch CuClarabel)
+      besides the packages; cvxpylayers 1.2 passes it no options.
+    - ``"mpax"``: a first-order method in JAX, the whole batch at once; compiles anew for each call. Reaches the tolerance on
+      every sample only where ``jax_enable_x64`` is set.
+
+    :param backend: one of ``BACKENDS``
     :param tolerance: certified duality gap, relative to the excesses, up to which a sample counts as converged
-    :raises ImportError: when cvxpylayers is not installed
+    :param solver_args: options of the backend, by the names that cvxpylayers gives them; added to its ``solver_args`` in
+        ``BACKENDS``, and stronger
+    :raises ValueError: when the backend is unknown
+    :raises ImportError: when cvxpylayers or a package of the backend is not installed
     """
 
-    def __init__(self, tolerance: float = 1e-6) -> None:
-        try:
-            import cvxpylayers.torch  # noqa: F401
-        except ImportError as error:
+    def __init__(self, backend: str = "diffcp", tolerance: float = 1e-6, solver_args: dict[str, Any] | None = None) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend={backend!r} is unknown, expected one of {list(BACKENDS)}.")
+        needed = BACKENDS[backend]
+        missing = [module for module in needed.modules if importlib.util.find_spec(module) is None]
+        if missing:
             raise ImportError(
-                'solver="cvxpylayers" needs cvxpylayers: run `pip install "sb3-cora[cvxpylayers]"`, or use "active_set".'
-            ) from error
+                f'The "{backend}" backend of solver="cvxpylayers" needs {", ".join(missing)}: run '
+                f'`pip install {needed.packages}` with Python 3.11 or later, or use solver="active_set".'
+            )
+        self.backend = backend
         self.tolerance = tolerance
+        self.solver_args = {**needed.solver_args, **(solver_args or {})}
 
+    @th.no_grad()
     def solve(
-        self, excesses: th.Tensor, masks: th.Tensor, variance_weight: th.Tensor, *, nonnegative_epsilon: bool
+        self,
+        excesses: th.Tensor,
+        masks: th.Tensor,
+        variance_weight: th.Tensor,
+        *,
+        nonnegative_epsilon: bool,
+        deviation_weight: float = 0.0,
     ) -> Solution:
-        layer = _core_layer(masks.cpu(), nonnegative_epsilon)
-        with th.no_grad():
-            deviations, multipliers = _solve_samples(layer, excesses.cpu(), variance_weight.cpu(), masks.shape[1])
-        deviations, multipliers = deviations.to(excesses.device), multipliers.to(excesses.device)
+        excesses, variance_weight = excesses.double(), variance_weight.double()
+        if not nonnegative_epsilon:
+            # A free eps takes any shift of all excesses, and moreau's multipliers suffer from a large one.
+            excesses = excesses - excesses.amax(dim=1, keepdim=True)
+        layer = _core_layer(masks.cpu(), nonnegative_epsilon, deviation_weight, self.backend, self.solver_args)
+        answer = _solve_samples(layer, excesses.cpu(), variance_weight.cpu(), masks.shape[1])
+        deviations, multipliers, answered = (part.to(excesses.device) for part in answer)
         # The equality holds to the solver's tolerance only; the contract has it exact.
         deviations = deviations - deviations.mean(dim=1, keepdim=True)
         epsilon = largest_excess(deviations, excesses, masks)
         if nonnegative_epsilon:
             epsilon = epsilon.clamp(min=0)
-        primal = epsilon + variance_weight * deviations.square().mean(dim=1)
-        gap = primal - _dual_bound(excesses, masks, variance_weight, multipliers, nonnegative_epsilon)
-        return Solution(deviations, gap, gap <= self.tolerance)
+        primal = epsilon + variance_weight * deviations.square().mean(dim=1) + deviation_weight * deviations.abs().mean(dim=1)
+        gap = primal - _dual_bound(excesses, masks, variance_weight, multipliers, nonnegative_epsilon, deviation_weight)
+        return Solution(deviations, gap, answered & (gap <= self.tolerance))
 
 
-def _core_layer(masks: th.Tensor, nonnegative_epsilon: bool) -> Layer:
+class _Answer(NamedTuple):
     """
-    The programme as a layer from excesses and weight to deviations and the coalitions' multipliers. Each layer gets a
-    problem of its own: cvxpylayers 1.2 corrupts the second layer made from one problem.
+    What a backend made of a batch, with zeros for samples that it gave up on.
+
+    :param deviations: ``(batch, n_agents)``
+    :param multipliers: ``(batch, n_coalitions)``
+    :param answered: boolean ``(batch,)``
+    """
+
+    deviations: th.Tensor
+    multipliers: th.Tensor
+    answered: th.Tensor
+
+
+def _core_layer(
+    masks: th.Tensor, nonnegative_epsilon: bool, deviation_weight: float, backend: str, solver_args: dict[str, Any]
+) -> "CvxpyLayer":
+    """
+    The programme as a layer from excesses and variance weight to deviations and multipliers, those of the coalitions first.
+    Each layer gets a problem of its own: cvxpylayers 1.2 corrupts the second layer made from one problem.
 
     :param masks: boolean ``(n_coalitions, n_agents)``
     :return: the layer
@@ -61,38 +147,60 @@ def _core_layer(masks: th.Tensor, nonnegative_epsilon: bool) -> Layer:
     n_coalitions, n_agents = masks.shape
     deviations, epsilon = cp.Variable(n_agents), cp.Variable(1)
     excesses, weight = cp.Parameter(n_coalitions), cp.Parameter(nonneg=True)
-    rationality = masks.double().numpy() @ deviations + epsilon >= excesses
-    constraints = [rationality, cp.sum(deviations) == 0]
+    slacks = [masks.double().numpy() @ deviations + epsilon - excesses]
     if nonnegative_epsilon:
-        constraints.append(epsilon >= 0)
-    objective = cp.Minimize(cp.sum(epsilon) + weight * cp.sum_squares(deviations) / n_agents)
+        # As a constraint by itself, cvxpy 1.9.3 takes it for a bound on a variable, and cvxpylayers 1.2 leaves those out.
+        slacks.append(epsilon)
+    rationality = cp.hstack(slacks) >= 0
+    objective = cp.sum(epsilon) + weight * cp.sum_squares(deviations) / n_agents
+    if deviation_weight > 0:
+        objective += deviation_weight / n_agents * cp.norm1(deviations)
     return CvxpyLayer(
-        cp.Problem(objective, constraints),
+        cp.Problem(cp.Minimize(objective), [rationality, cp.sum(deviations) == 0]),
         parameters=[excesses, weight],
         variables=[deviations, rationality.dual_variables[0]],
-        solver_args={"solve_method": "Clarabel", "tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12},
+        solver=backend.upper(),
+        solver_args=solver_args,
     )
 
 
-def _solve_samples(
-    layer: Layer, excesses: th.Tensor, variance_weight: th.Tensor, n_agents: int
-) -> tuple[th.Tensor, th.Tensor]:
+def _solve_samples(layer: "CvxpyLayer", excesses: th.Tensor, variance_weight: th.Tensor, n_agents: int) -> _Answer:
     """
-    Run the layer. It refuses a whole batch for one sample it cannot solve, so halve the batch until that one stands alone.
+    Run the layer. Over diffcp it refuses a whole batch for one sample it cannot solve, so halve the batch until that one
+    stands alone; other backends return something for every sample, which may not be finite.
 
-    :return: deviations ``(batch, n_agents)`` and multipliers ``(batch, n_coalitions)``, zero for samples without solution
+    :param excesses: ``(batch, n_coalitions)``
+    :param variance_weight: ``(batch,)``
+    :return: the answer
     """
     from diffcp import SolverError
 
     try:
-        return layer(excesses, variance_weight)
+        deviations, multipliers = layer(excesses, variance_weight)
     except SolverError:
         if len(excesses) == 1:
-            return excesses.new_zeros(1, n_agents), th.zeros_like(excesses)
-    half = len(excesses) // 2
-    first = _solve_samples(layer, excesses[:half], variance_weight[:half], n_agents)
-    second = _solve_samples(layer, excesses[half:], variance_weight[half:], n_agents)
-    return th.cat([first[0], second[0]]), th.cat([first[1], second[1]])
+            return _Answer(excesses.new_zeros(1, n_agents), th.zeros_like(excesses), th.zeros(1, dtype=th.bool))
+        half = len(excesses) // 2
+        first = _solve_samples(layer, excesses[:half], variance_weight[:half], n_agents)
+        second = _solve_samples(layer, excesses[half:], variance_weight[half:], n_agents)
+        return _Answer(*(th.cat(parts) for parts in zip(first, second, strict=True)))
+    deviations, multipliers = deviations.to(excesses), multipliers[:, : excesses.shape[1]].to(excesses)
+    answered = deviations.isfinite().all(dim=1) & multipliers.isfinite().all(dim=1) & _reported_solved(layer, len(excesses))
+    failed = ~answered[:, None]
+    return _Answer(deviations.masked_fill(failed, 0), multipliers.masked_fill(failed, 0), answered)
+
+
+def _reported_solved(layer: "CvxpyLayer", n_samples: int) -> th.Tensor:
+    """
+    What the backend says of the batch that it has just solved. Only moreau does, sample by sample.
+
+    :return: boolean ``(n_samples,)``
+    """
+    if layer.ctx.solver != "MOREAU":
+        return th.ones(n_samples, dtype=th.bool)
+    context: Any = layer.ctx.solver_ctx
+    statuses = context.get_torch_solver("cpu").info.status
+    return th.tensor([str(status) in ("Solved", "AlmostSolved") for status in statuses])
 
 
 def _dual_bound(
@@ -101,18 +209,48 @@ def _dual_bound(
     variance_weight: th.Tensor,
     multipliers: th.Tensor,
     nonnegative_epsilon: bool,
+    deviation_weight: float,
 ) -> th.Tensor:
     """
-    Lower bound on the minimum from any multipliers ``y >= 0``: ``y . u - n / (4 * weight) * |sum_C y_C a_C|^2``, with ``a_C``
-    the coalition's indicator less its mean, where ``sum y <= 1`` (``= 1`` for a free ``eps``).
+    Lower bound on the minimum from any multipliers ``y >= 0`` with ``sum y <= 1`` (``= 1`` for a free ``eps``): the least
+    value of the Lagrangian,
+
+        ``y . u - n / (4 * variance_weight) * |r|^2``,  ``r`` the smallest of  ``sum_C y_C 1_C - t - c``
+
+    over ``t`` within ``deviation_weight / n`` of zero in each agent (what ``|d_i|`` can hold against a pull) and numbers ``c``
+    (the multiplier of the equality).
 
     :param multipliers: ``(batch, n_coalitions)``, made to obey these constraints first
-    :return: ``(batch,)``, minus infinity where no multiplier is positive and some have to be
+    :return: ``(batch,)``, finite
     """
+    n_coalitions, n_agents = masks.shape
     multipliers = multipliers.clamp(min=0)
-    total = multipliers.sum(dim=1)
-    multipliers = multipliers / (total.clamp(min=1) if nonnegative_epsilon else total)[:, None]
-    pull = multipliers @ masks.to(multipliers.dtype)
-    pull -= pull.mean(dim=1, keepdim=True)
-    bound = (multipliers * excesses).sum(dim=1) - masks.shape[1] / (4 * variance_weight) * pull.square().sum(dim=1)
-    return bound.nan_to_num(nan=-math.inf)
+    total = multipliers.sum(dim=1, keepdim=True)
+    if nonnegative_epsilon:
+        multipliers = multipliers / total.clamp(min=1)
+    else:
+        multipliers = th.where(total > 0, multipliers / total, 1 / n_coalitions)
+    residual = _centred_residual(multipliers @ masks.to(multipliers.dtype), deviation_weight / n_agents)
+    return (multipliers * excesses).sum(dim=1) - n_agents / (4 * variance_weight) * residual.square().sum(dim=1)
+
+
+def _centred_residual(pull: th.Tensor, threshold: float) -> th.Tensor:
+    """
+    The smallest ``pull - t - c`` over ``t`` in ``[-threshold, threshold]^n`` and numbers ``c``: given ``c`` it is ``pull - c``
+    shrunk towards zero by the threshold, and at the best ``c`` it sums to zero.
+
+    :param pull: ``(batch, n_agents)``
+    :param threshold: not negative
+    :return: ``(batch, n_agents)``, sums to zero
+    """
+    if threshold > 0:
+        # The sum falls in c, and is linear between the numbers at which an agent's residual sets in or ends.
+        corners = th.cat([pull - threshold, pull + threshold], dim=1).sort(dim=1).values
+        sums = th.nn.functional.softshrink(pull[:, None] - corners[:, :, None], threshold).sum(dim=2)
+        after = (sums > 0).sum(dim=1, keepdim=True).clamp(min=1, max=corners.shape[1] - 1)
+        left, right = corners.gather(1, after - 1), corners.gather(1, after)
+        above, below = sums.gather(1, after - 1), sums.gather(1, after)
+        fraction = (above / (above - below).clamp(min=th.finfo(above.dtype).tiny)).clamp(0, 1)
+        pull = th.nn.functional.softshrink(pull - left - fraction * (right - left), threshold)
+    # Rounding may leave a sum behind; any residual that sums to zero is a bound.
+    return pull - pull.mean(dim=1, keepdim=True)

@@ -1,0 +1,311 @@
+"""Coalitions drawn at random, for teams with too many to list, and how many of them it takes."""
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import torch as th
+
+from sb3_cora.credit.coalitions import LARGEST_ENUMERATION, all_coalitions, extremes, first_occurrences, n_proper_coalitions
+
+Sampling = Literal["uniform", "shapley_kernel", "permutations"]
+
+SAMPLINGS: tuple[Sampling, ...] = ("uniform", "shapley_kernel", "permutations")
+"""What ``draw_coalitions`` knows by name."""
+
+
+class CoalitionSample(NamedTuple):
+    """
+    Coalitions together with how they came about, which the unbiased estimates of the Shapley and Banzhaf values need.
+
+    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param expected_counts: how often each of these was expected among the draws ``(n_coalitions,)``, positive; 1 for one that
+        is always there. ``None``: not known
+    :param orders: orders of arrival ``(n_orders, n_agents)``, a permutation of the agents in each row, where the masks are the
+        coalitions met on the way: first those of the first order, of one agent up to all but one, then the next order's
+    """
+
+    masks: th.Tensor
+    expected_counts: th.Tensor | None = None
+    orders: th.Tensor | None = None
+
+    def to(self, device: th.device | str) -> "CoalitionSample":
+        """
+        :param device: where to
+        :return: the sample on that device
+        """
+        return CoalitionSample(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
+
+def draw_coalitions(
+    n_agents: int,
+    n_coalitions: int,
+    sampling: Sampling = "uniform",
+    generator: th.Generator | None = None,
+    *,
+    paired: bool = False,
+    include_extremes: bool = False,
+) -> CoalitionSample:
+    """
+    Draw proper coalitions. No enumeration, so any number of agents will do.
+
+    - ``"uniform"``: every coalition is equally likely; all that are drawn are different.
+    - ``"shapley_kernel"``: sizes are drawn in proportion to ``1 / (size * (n_agents - size))``, the weights under which the
+      Shapley value is a least-squares fit (Lundberg and Lee 2017), and within a size every coalition is equally likely; all
+      that are drawn are different, and a size whose turn comes more often than it has coalitions is taken whole.
+    - ``"permutations"``: the coalitions met along as many random orders of arrival as fit, each with every size once. Small
+      and large ones come up repeatedly.
+
+    :param n_agents: number of agents, at least 2
+    :param n_coalitions: how many, at most ``2 ** n_agents - 2`` where they are different
+    :param sampling: one of ``SAMPLINGS``
+    :param generator: source of randomness, PyTorch's global one if ``None``; the masks stand on its device
+    :param paired: draw with every coalition its complement, and with every order its reverse. A least core with a free
+        epsilon and the nucleolus need it, and it lowers the variance of estimates. ``n_coalitions`` has to be even then
+    :param include_extremes: begin with every agent on its own and everyone but one agent, and draw only the rest. Not for
+        ``"permutations"``
+    :return: the coalitions and their expected counts
+    :raises ValueError: for an unknown sampling, and for a number of coalitions that there are not, that is odd, or too small
+    """
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling={sampling!r} is unknown, expected one of {list(SAMPLINGS)}.")
+    _check_number(n_agents, n_coalitions, sampling, paired, include_extremes)
+    device = generator.device if generator is not None else None
+    if sampling == "permutations":
+        per_order = n_agents - 1
+        n_orders = n_coalitions // (2 * per_order) if paired else n_coalitions // per_order
+        orders = th.rand(n_orders, n_agents, generator=generator, device=device).argsort(dim=1)
+        if paired:
+            orders = th.stack([orders, orders.flip(1)], dim=1).flatten(end_dim=1)
+        masks = coalitions_along(orders)
+        n_of_size = th.tensor([math.comb(n_agents, size) for size in range(n_agents)], dtype=th.float64, device=device)
+        return CoalitionSample(masks, len(orders) / n_of_size[masks.sum(dim=1)], orders)
+
+    fixed = extremes(n_agents, device) if include_extremes else th.empty((0, n_agents), dtype=th.bool, device=device)
+    smallest = 2 if include_extremes else 1
+    n_drawn = n_coalitions - len(fixed)
+    if n_drawn == 0:
+        drawn, counts = fixed[:0], th.empty(0, dtype=th.float64, device=device)
+    elif sampling == "uniform":
+        drawn = _draw_uniformly(n_agents, n_drawn, smallest, paired, generator)
+        n_available = sum(math.comb(n_agents, size) for size in range(smallest, n_agents - smallest + 1))
+        counts = th.full((n_drawn,), n_drawn / n_available, dtype=th.float64, device=device)
+    else:
+        drawn, counts = _draw_by_size(n_agents, n_drawn, smallest, paired, generator)
+    return CoalitionSample(th.cat([fixed, drawn]), th.cat([counts.new_ones(len(fixed)), counts]))
+
+
+def sample_coalitions(n_agents: int, n_coalitions: int, generator: th.Generator | None = None) -> th.Tensor:
+    """
+    Proper coalitions drawn uniformly without replacement: the masks of ``draw_coalitions`` at its plainest.
+
+    :param n_agents: number of agents
+    :param n_coalitions: how many to draw, 1 to ``2 ** n_agents - 2``
+    :param generator: source of randomness, PyTorch's global one if ``None``; the masks stand on its device
+    :return: boolean masks ``(n_coalitions, n_agents)``, all different
+    :raises ValueError: when there are fewer coalitions than asked for, or fewer than one is asked for
+    """
+    return draw_coalitions(n_agents, n_coalitions, "uniform", generator).masks
+
+
+def coalitions_along(orders: th.Tensor) -> th.Tensor:
+    """
+    The proper coalitions that form as agents arrive one by one.
+
+    :param orders: ``(n_orders, n_agents)``, a permutation of the agents in each row
+    :return: boolean masks ``(n_orders * (n_agents - 1), n_agents)``, the first order's first, of growing size
+    """
+    n_agents = orders.shape[1]
+    place = orders.argsort(dim=1)
+    there = place[:, None, :] <= th.arange(n_agents - 1, device=orders.device)[:, None]
+    return there.reshape(-1, n_agents)
+
+
+def required_coalitions(n_agents: int, delta: float, Delta: float) -> int:
+    """
+    How many coalitions to draw for credits in the delta-probable core: all but a share ``delta`` of the coalitions get what
+    they are worth up to epsilon, with probability at least ``1 - Delta`` over the draw (paper, theorem 4.3; Yan and Procaccia
+    2021). The theorem gives the order ``(n + log(1 / Delta)) / delta^2``; the constant taken here, 1, is enough: a core
+    programme of ``n`` unknowns violates more than ``delta`` with probability at most
+    ``sum_{i < n} binom(M, i) delta^i (1 - delta)^(M - i)`` (Campi and Garatti 2008), which at this number is below ``Delta``.
+
+    :param n_agents: number of agents, at least 1
+    :param delta: share of coalitions that may be left short, between 0 and 1
+    :param Delta: probability with which more may be, between 0 and 1
+    :return: the number of coalitions. It may exceed ``2 ** n_agents - 2``: then take all
+    :raises ValueError: for numbers out of these ranges
+    """
+    if n_agents < 1:
+        raise ValueError(f"n_agents must be at least 1, got {n_agents}.")
+    for name, share in (("delta", delta), ("Delta", Delta)):
+        if not 0 < share < 1:
+            raise ValueError(f"{name} must lie between 0 and 1, both excluded, got {share}.")
+    return math.ceil((n_agents + math.log(1 / Delta)) / delta**2)
+
+
+def _check_number(n_agents: int, n_coalitions: int, sampling: Sampling, paired: bool, include_extremes: bool) -> None:
+    """
+    :raises ValueError: when so many coalitions cannot be drawn in this way
+    """
+    n_available = n_proper_coalitions(n_agents)
+    if sampling == "permutations":
+        if include_extremes:
+            raise ValueError(
+                'include_extremes=True is not for sampling="permutations": every order has coalitions of its own.'
+            )
+        least = (n_agents - 1) * (2 if paired else 1)
+        if n_agents < 2 or n_coalitions < least:
+            raise ValueError(
+                f"n_coalitions={n_coalitions} is too small: {'an order and its reverse' if paired else 'one order'} of "
+                f"{n_agents} agents meets {least} proper coalitions, so choose at least that."
+            )
+        return
+    if not 1 <= n_coalitions <= n_available:
+        raise ValueError(
+            f"n_coalitions={n_coalitions} is out of range: {n_agents} agents form {n_available} proper coalitions "
+            f"(neither empty nor everyone), so choose a number in [1, {n_available}]."
+        )
+    if include_extremes and n_coalitions < len(extremes(n_agents)):
+        raise ValueError(
+            f"n_coalitions={n_coalitions} is too small: the singletons and their complements alone are "
+            f"{len(extremes(n_agents))} coalitions of {n_agents} agents. Choose at least that, or include_extremes=False."
+        )
+    if paired and n_coalitions % 2:
+        raise ValueError(f"n_coalitions={n_coalitions} is odd, and paired coalitions come with their complements: add one.")
+
+
+def _collect(draw: Callable[[], th.Tensor], n_wanted: int) -> th.Tensor:
+    """
+    Draw until there are enough different coalitions. To refuse what is there already keeps all others equally likely.
+
+    :param draw: draws some coalitions, boolean ``(n_drawn, n_agents)``
+    :param n_wanted: how many different ones
+    :return: boolean masks ``(n_wanted, n_agents)``
+    """
+    masks = draw()
+    masks = masks[first_occurrences(masks)]
+    while len(masks) < n_wanted:
+        masks = th.cat([masks, draw()])
+        masks = masks[first_occurrences(masks)]
+    return masks[:n_wanted]
+
+
+def _with_complements(masks: th.Tensor) -> th.Tensor:
+    """
+    :return: every coalition followed by its complement, ``(2 * n_coalitions, n_agents)``
+    """
+    return th.stack([masks, ~masks], dim=1).flatten(end_dim=1)
+
+
+def _draw_uniformly(
+    n_agents: int, n_coalitions: int, smallest: int, paired: bool, generator: th.Generator | None
+) -> th.Tensor:
+    """
+    :param smallest: least size, both of a coalition and of its complement
+    :return: boolean masks ``(n_coalitions, n_agents)``, all different
+    """
+    device = generator.device if generator is not None else None
+
+    def eligible(masks: th.Tensor) -> th.Tensor:
+        size = masks.sum(dim=1)
+        masks = masks[(size >= smallest) & (size <= n_agents - smallest)]
+        # Of a pair, the one with the first agent stands for both.
+        return masks ^ ~masks[:, :1] if paired else masks
+
+    n_wanted = n_coalitions // 2 if paired else n_coalitions
+    # Where more than half are wanted, most draws of a coin per agent would be refused.
+    if n_agents <= LARGEST_ENUMERATION and 2 * n_coalitions >= n_proper_coalitions(n_agents):
+        masks = eligible(all_coalitions(n_agents, device))
+        masks = masks[first_occurrences(masks)] if paired else masks
+        masks = masks[th.randperm(len(masks), generator=generator, device=device)[:n_wanted]]
+    else:
+        masks = _collect(
+            lambda: eligible(th.randint(2, (n_wanted, n_agents), generator=generator, device=device).bool()), n_wanted
+        )
+    return _with_complements(masks) if paired else masks
+
+
+def _draw_by_size(
+    n_agents: int, n_coalitions: int, smallest: int, paired: bool, generator: th.Generator | None
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Share the draws among the sizes by their Shapley kernel weights, and draw within each without replacement.
+
+    :param smallest: least size, both of a coalition and of its complement
+    :return: boolean masks ``(n_coalitions, n_agents)``, all different, and their expected counts ``(n_coalitions,)``
+    """
+    device = generator.device if generator is not None else None
+    # Paired, only the smaller of two complements is drawn; of size n / 2, the one with the first agent.
+    sizes = list(range(smallest, n_agents // 2 + 1 if paired else n_agents - smallest + 1))
+    halves = [paired and 2 * size == n_agents for size in sizes]
+    n_of_size = [
+        math.comb(n_agents - 1, size - 1) if half else math.comb(n_agents, size)
+        for size, half in zip(sizes, halves, strict=True)
+    ]
+    weights = [(0.5 if half else 1.0) / (size * (n_agents - size)) for size, half in zip(sizes, halves, strict=True)]
+    shares = _share_out(n_coalitions // 2 if paired else n_coalitions, weights, n_of_size)
+
+    # Rounded at random so that the expectation is kept: every size counts those multiples of one, shifted by a uniform
+    # number, that its stretch of the total holds.
+    shift = float(th.rand((), generator=generator, device=device, dtype=th.float64))
+    ends, total = [shift], 0.0
+    for share in shares:
+        total += share
+        ends.append(total + shift)
+    ends[-1] = round(total) + shift
+    masks, counts = [], []
+    for size, half, share, available, start, end in zip(sizes, halves, shares, n_of_size, ends[:-1], ends[1:], strict=True):
+        n_drawn = min(available, math.floor(end) - math.floor(start))
+        if n_drawn == 0:
+            continue
+        drawn = _draw_of_size(n_agents, size, n_drawn, half, generator)
+        masks.append(_with_complements(drawn) if paired else drawn)
+        counts += [share / available] * len(masks[-1])
+    return th.cat(masks), th.tensor(counts, dtype=th.float64, device=device)
+
+
+def _share_out(n_draws: int, weights: list[float], capacities: list[int]) -> list[float]:
+    """
+    Draws in proportion to weights, except that nothing gets more than its capacity.
+
+    :return: expected number of draws of each, which sum to ``n_draws``
+    """
+    shares = [0.0] * len(weights)
+    open_ = set(range(len(weights)))
+    left = float(n_draws)
+    while open_:
+        total = sum(weights[index] for index in open_)
+        full = {index for index in open_ if left * weights[index] / total >= capacities[index]}
+        if not full:
+            for index in open_:
+                shares[index] = left * weights[index] / total
+            break
+        for index in full:
+            shares[index] = float(capacities[index])
+            left -= capacities[index]
+        open_ -= full
+    return shares
+
+
+def _draw_of_size(
+    n_agents: int, size: int, n_coalitions: int, with_first_agent: bool, generator: th.Generator | None
+) -> th.Tensor:
+    """
+    :param with_first_agent: draw only from those that the first agent belongs to
+    :return: boolean masks ``(n_coalitions, n_agents)`` of this size, all different, uniform without replacement
+    """
+    device = generator.device if generator is not None else None
+    if with_first_agent:
+        others = _draw_of_size(n_agents - 1, size - 1, n_coalitions, False, generator)
+        return th.cat([others.new_ones(len(others), 1), others], dim=1)
+    if 2 * n_coalitions >= math.comb(n_agents, size):
+        members = th.tensor(list(combinations(range(n_agents), size)), dtype=th.long, device=device)
+        members = members[th.randperm(len(members), generator=generator, device=device)[:n_coalitions]]
+        return th.zeros(n_coalitions, n_agents, dtype=th.bool, device=device).scatter_(1, members, True)
+
+    def draw() -> th.Tensor:
+        ranks = th.rand(n_coalitions, n_agents, generator=generator, device=device).argsort(dim=1).argsort(dim=1)
+        return ranks < size
+
+    return _collect(draw, n_coalitions)
