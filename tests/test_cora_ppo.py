@@ -1,5 +1,6 @@
 """Every setting of CORAPPO trains, and its credits are those its documentation promises."""
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -10,9 +11,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_cora import CORAPPO, MAPPO
-from sb3_cora.credit import CONCEPTS, EFFICIENT_CONCEPTS, SOLVERS
+from sb3_cora.credit import CONCEPTS, EFFICIENT_CONCEPTS, SAMPLINGS, SOLVERS
+from sb3_cora.credit.solvers import ActiveSetSolver
 from tests.algorithms import assert_trained, make_tiny, weights
-from tests.joint_games import MatrixGame, NoisyTeam
+from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam
 from tests.one_agent import OneAgent
 
 # cvxpylayers 1.2 hands torch tensors to numpy in a way that numpy 2 is about to refuse
@@ -25,6 +27,10 @@ CHOICES = {
     "q_target": ("td0", "lambda"),
     "credit_scale": ("batch", "sample", "paper"),
     "n_coalitions": (None, 1, 3, 6),
+    "coalition_sampling": (None, *SAMPLINGS),
+    "include_extremes": (False, True),
+    "epsilon_bound": ("nonnegative", "free"),
+    "baseline_action": ("mode", "expectation"),
     "variance_weight": (0.0, 1e-3, 100.0),
     "solver": tuple(SOLVERS),
     "n_critics": (1, 3),
@@ -81,6 +87,112 @@ def test_every_setting_trains(name: str, value: Any) -> None:
         model = train(discrete, 8 if size else 32, **{name: value}, **size)
         assert getattr(model, name) == value
         assert np.isfinite(model.credits).all() and model.credits.shape == (*model.advantages.shape, 3)
+
+
+@pytest.mark.parametrize("n_agents, n_actions", [(3, 4), (20, 2)])
+@pytest.mark.parametrize("credit", CONCEPTS)
+def test_every_credit_trains_on_matrix_games(credit: str, n_agents: int, n_actions: int) -> None:
+    payoffs = np.random.default_rng(0).uniform(-1, 1, (n_actions,) * n_agents)
+    model = make_tiny(CORAPPO, MatrixGame(payoffs), n_steps=32, batch_size=16, credit=credit)
+    before = weights(model)
+    assert_trained(before, model.learn(64))
+    logged = model.logger.name_to_value
+    assert logged["credit/unconverged"] == 0 and np.isfinite(logged["credit/epsilon"])
+
+
+@pytest.mark.parametrize("credit", sorted(CONCEPTS))
+@pytest.mark.parametrize("dead", [(), (1,), (0, 1, 2)])
+def test_every_credit_lets_the_dead_leave_the_game(credit: str, dead: tuple[int, ...]) -> None:
+    for settings in ({}, {"n_coalitions": 4, "coalition_sampling": "permutations"} if credit == "shapley" else {}):
+        model = make_tiny(Observed, MaskedTeam(dead=dead), credit=credit, **settings)
+        model.learn(16)
+        assert np.isfinite(model.credits).all() and not model.credits[..., list(dead)].any()
+
+
+def learn_and_measure(model: CORAPPO, measure: Callable[[], None]) -> None:
+    """
+    :param model: Learns from one rollout
+    :param measure: Called before its credits are allocated, while the rollout is ``(n_steps, n_envs, ...)``
+    """
+    allocate_credits = model._allocate_credits
+
+    def measure_and_allocate() -> np.ndarray:
+        measure()
+        return allocate_credits()
+
+    model._allocate_credits = measure_and_allocate  # type: ignore[method-assign]
+    model.learn(model.n_steps * model.n_envs)
+
+
+def test_expected_baseline_actions() -> None:
+    """With many draws, values of coalitions are expectations over the others' policies, here summed over all their actions."""
+    env = MatrixGame(np.random.default_rng(0).uniform(-1, 1, (2, 3)))
+    model = make_tiny(CORAPPO, env, credit="singleton", baseline_action="expectation", n_baseline_samples=10_000)
+
+    @th.no_grad()
+    def measure() -> None:
+        rollout = model._rollout()
+        probs = model.policy.distribution(rollout.observation).distribution.probs
+        found = th.from_numpy(CORAPPO._allocate_credits(model)).reshape(16, 2) + rollout.values[:, None]
+        for agent, other in ((0, 1), (1, 0)):
+            of_each = []
+            for action in range(3):
+                joint = rollout.actions.clone()
+                joint[:, other] = th.eye(3)[action]
+                of_each.append(model.policy.q_critic(rollout.observation.state, joint).amin(dim=0))
+            expected = (probs[:, other] * th.stack(of_each, dim=1)).sum(dim=1)
+            spread = th.stack(of_each, dim=1).std(dim=1)
+            assert ((found[:, agent] - expected).abs() < 5 * spread / 100).all() and spread.min() > 0
+
+    learn_and_measure(model, measure)
+
+
+def test_draws_of_a_state_dependent_policy_are_independent() -> None:
+    model = make_tiny(CORAPPO, NoisyTeam(), use_sde=True, baseline_action="expectation")
+    observation = model.policy.split_observation(th.randn(7, 3, 4))
+    draws = model._baseline_actions(observation)
+    assert draws.shape == (8, 7, 3, 2) and draws.std(dim=0).min() > 0
+    model.learn(16)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_sampled_shapley_credits_are_unbiased(sampling: str) -> None:
+    """Over many draws of coalitions, the credits of one rollout average to the exact ones."""
+    env = make_vec_env(NoisyTeam, n_envs=2, seed=0)
+    model = make_tiny(CORAPPO, env, credit="shapley")
+
+    def measure() -> None:
+        exact = CORAPPO._allocate_credits(model)
+        model.n_coalitions, model.coalition_sampling = 4, sampling
+        drawn = np.stack([CORAPPO._allocate_credits(model) for _ in range(400)])
+        error = drawn.std(axis=0) / np.sqrt(len(drawn))
+        assert (np.abs(drawn.mean(axis=0) - exact) <= 5 * error + 1e-5).all() and error.max() > 1e-3
+
+    learn_and_measure(model, measure)
+
+
+def test_coalitions_are_drawn_anew_for_each_rollout() -> None:
+    model = train(n_coalitions=3)
+    drawn = [model._coalitions(th.default_generator).masks for _ in range(8)]
+    assert not all(masks.equal(drawn[0]) for masks in drawn)
+
+
+def test_unconverged_samples_do_not_end_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Impatient(ActiveSetSolver):
+        def __init__(self) -> None:
+            super().__init__(max_pivots=1)
+
+    monkeypatch.setitem(SOLVERS, "active_set", Impatient)
+    with pytest.warns(UserWarning, match="credit programmes did not converge.*Training goes on"):
+        model = train()
+    assert 0 < model.logger.name_to_value["credit/unconverged"] <= 1 and np.isfinite(model.credits).all()
+
+
+def test_arguments_of_the_solver() -> None:
+    pytest.importorskip("moreau")
+    settings = {"n_steps": 4, "batch_size": 4, "total_timesteps": 8, "variance_weight": 1.0}
+    moreau = train(solver="cvxpylayers", solver_kwargs={"backend": "moreau"}, **settings)
+    np.testing.assert_allclose(moreau.credits, train(**settings).credits, atol=1e-4)
 
 
 @pytest.mark.parametrize("grand_advantage", ["gae", "q"])

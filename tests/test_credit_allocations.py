@@ -9,18 +9,26 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import linprog
 
 from sb3_cora.credit import (
     CONCEPTS,
     EFFICIENT_CONCEPTS,
+    SAMPLINGS,
     SOLVERS,
+    ActiveSetSolver,
+    CoalitionSample,
     all_coalitions,
     allocate,
+    coalitions_along,
+    draw_coalitions,
     largest_excess,
     sample_coalitions,
 )
 
-PROGRAMMES = ("core", "least_core")
+PROGRAMMES = ("core", "least_core", "core_l1")
+# Concepts that treat a game and the same game plus a sum of the members' own worths alike
+COVARIANT = ("nucleolus", "shapley", "banzhaf", "difference", "singleton")
 BOUNDS = ("nonnegative", "free")
 
 
@@ -67,7 +75,7 @@ def test_paper_example_2(variance_weight, credits, epsilon):
     assert result.epsilon.item() == pytest.approx(epsilon)
 
 
-@pytest.mark.parametrize("concept", [*PROGRAMMES, "shapley", "equal"])
+@pytest.mark.parametrize("concept", [*PROGRAMMES, "nucleolus", "shapley", "equal"])
 def test_paper_three_agents(concept):
     """Nothing is won but by all three. A plain linear programme may give everything to the first agent."""
     result = allocate(*game(3, lambda c: len(c) == 3), concept)
@@ -79,6 +87,7 @@ def test_paper_three_agents(concept):
     "concept, credits",
     [
         ("least_core", (1, 0, 0)),
+        ("nucleolus", (1, 0, 0)),
         ("shapley", (2 / 3, 1 / 6, 1 / 6)),
         ("banzhaf", (3 / 4, 1 / 4, 1 / 4)),
         ("difference", (1, 0, 0)),
@@ -93,7 +102,7 @@ def test_gloves(concept, credits):
     assert result.credits[0].tolist() == pytest.approx(credits, abs=1e-9)
 
 
-@pytest.mark.parametrize("concept", [*PROGRAMMES, "shapley"])
+@pytest.mark.parametrize("concept", [*PROGRAMMES, "nucleolus", "shapley"])
 def test_majority(concept):
     """Any two of three win 1: the core is empty, and each pair lacks a third."""
     result = allocate(*game(3, lambda c: len(c) >= 2), concept)
@@ -106,6 +115,39 @@ def test_airport_shapley():
     lengths = (1.0, 2.0, 4.0, 8.0)
     result = allocate(*game(4, lambda c: max((lengths[plane] for plane in c), default=0.0)), "shapley")
     assert result.credits[0].tolist() == pytest.approx([1 / 4, 1 / 4 + 1 / 3, 1 / 4 + 1 / 3 + 2 / 2, 1 / 4 + 1 / 3 + 1 + 4])
+
+
+def test_weighted_majority():
+    """Of votes 2, 1, 1, 1 three win: the nucleolus of a homogeneous game is its weights (Peleg 1968)."""
+    votes = (2, 1, 1, 1)
+    result = allocate(*game(4, lambda c: sum(votes[agent] for agent in c) >= 3), "nucleolus")
+    assert result.credits[0].tolist() == pytest.approx([2 / 5, 1 / 5, 1 / 5, 1 / 5])
+
+
+@pytest.mark.parametrize(
+    "estate, shares",
+    [
+        (100, (100 / 3, 100 / 3, 100 / 3)),
+        (200, (50, 75, 75)),
+        (300, (50, 100, 150)),
+        (400, (50, 125, 225)),
+    ],
+)
+def test_bankruptcy_nucleolus(estate, shares):
+    """Claims of 100, 200 and 300 against an estate, as the Talmud divides it (Aumann and Maschler 1985)."""
+    claims = (100, 200, 300)
+
+    def worth(members: frozenset[int]) -> float:
+        return max(0, estate - sum(claim for creditor, claim in enumerate(claims) if creditor not in members))
+
+    result = allocate(*game(3, worth), "nucleolus")
+    assert result.credits[0].tolist() == pytest.approx(shares) and result.converged.all()
+
+
+def test_airport_nucleolus():
+    """Costs of runways 1, 3 and 6 long: everyone pays half of the first, and so on (Littlechild 1974)."""
+    result = allocate(*game(3, lambda c: -max((1.0, 3.0, 6.0)[plane] for plane in c)), "nucleolus")
+    assert result.credits[0].tolist() == pytest.approx([-0.5, -1.25, -4.25])
 
 
 def test_free_epsilon_says_how_much_everyone_can_spare():
@@ -163,13 +205,15 @@ def test_scaling(concept, batch, factor):
     """In other units, and with the weight in the inverse ones, credits are the same."""
     values, masks, grand_value = batch
     credits = allocate(values, masks, grand_value, concept, variance_weight=0.3).credits
-    scaled = allocate(factor * values, masks, factor * grand_value, concept, variance_weight=0.3 / factor)
+    # The linearized variance is in the units of the values already
+    weight = 0.3 if concept == "core_l1" else 0.3 / factor
+    scaled = allocate(factor * values, masks, factor * grand_value, concept, variance_weight=weight)
     th.testing.assert_close(scaled.credits / factor, credits, rtol=0, atol=1e-6 * size(values, grand_value))
     by_scale = allocate(factor * values, masks, factor * grand_value, concept, variance_weight=0.3, scale=factor)
     th.testing.assert_close(by_scale.credits, scaled.credits, rtol=0, atol=1e-6 * factor * size(values, grand_value))
 
 
-@pytest.mark.parametrize("concept", [*PROGRAMMES, "shapley", "banzhaf", "singleton", "difference", "equal"])
+@pytest.mark.parametrize("concept", [*PROGRAMMES, *COVARIANT, "equal"])
 @settings(max_examples=15, deadline=None)
 @given(batch=batches(), constant=st.floats(-100, 100))
 def test_a_constant_for_every_member(concept, batch, constant):
@@ -179,6 +223,97 @@ def test_a_constant_for_every_member(concept, batch, constant):
     tolerance = 1e-6 * (100 + size(values, grand_value))
     th.testing.assert_close(shifted.credits, result.credits + constant, rtol=0, atol=tolerance)
     th.testing.assert_close(shifted.epsilon, result.epsilon, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("concept", COVARIANT)
+@settings(max_examples=25, deadline=None)
+@given(batch=batches(), data=st.data())
+def test_a_sum_of_own_worths_goes_to_whom_it_belongs(concept, batch, data):
+    values, masks, grand_value = batch
+    own = th.tensor(data.draw(st.lists(st.integers(-100, 100), min_size=masks.shape[1], max_size=masks.shape[1])))
+    credits = allocate(values, masks, grand_value, concept).credits
+    more = allocate(values + masks.double() @ own.double(), masks, grand_value + own.sum(), concept).credits
+    th.testing.assert_close(more, credits + own, rtol=0, atol=1e-6 * (100 + size(values, grand_value)))
+
+
+@pytest.mark.parametrize("concept", COVARIANT)
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_dummies_get_what_they_bring(concept, data):
+    """An agent that adds the same to every coalition. The nucleolus promises it in superadditive games, such as squares."""
+    n_agents = data.draw(st.integers(3, 5))
+    worths = data.draw(st.lists(st.integers(0, 9), min_size=n_agents - 1, max_size=n_agents - 1))
+    own = float(data.draw(st.integers(-9, 9)))
+
+    def worth(members: frozenset[int]) -> float:
+        return own * (n_agents - 1 in members) + sum(worths[agent] for agent in members if agent < n_agents - 1) ** 2
+
+    credits = allocate(*game(n_agents, worth), concept).credits
+    assert credits[0, -1].item() == pytest.approx(own, abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(batch=batches())
+def test_no_excess_of_the_nucleolus_can_be_lowered_before_a_larger_one(batch):
+    """Kohlberg 1971: for every level, a transfer that lowers no excess at or above it leaves all of these as they are."""
+    values, masks, grand_value = batch
+    result = allocate(values, masks, grand_value, "nucleolus", epsilon_bound="free")
+    assert result.converged.all()
+    members = masks.double().numpy()
+    tolerance = 1e-6 * size(values, grand_value)
+    for excesses in (values - result.credits @ masks.double().T).numpy():
+        for level in np.unique(excesses.round(5)):
+            high = members[excesses >= level - tolerance]
+            # The best transfer d, with d(C) >= 0 for all of these, gains nothing in total
+            programme = linprog(
+                -high.sum(axis=0),
+                A_ub=-high,
+                b_ub=np.zeros(len(high)),
+                A_eq=np.ones((1, masks.shape[1])),
+                b_eq=[0.0],
+                bounds=[(-1, 1)] * masks.shape[1],
+            )
+            assert programme.fun > -1e-7
+
+
+@pytest.mark.parametrize("n_agents", [3, 6, 8])
+def test_the_nucleolus_is_in_the_least_core(n_agents):
+    generator = th.Generator().manual_seed(0)
+    masks = all_coalitions(n_agents)
+    values = th.randn(200, len(masks), generator=generator, dtype=th.float64)
+    grand_value = th.randn(200, generator=generator, dtype=th.float64)
+    result = allocate(values, masks, grand_value, "nucleolus", epsilon_bound="free")
+    least = allocate(values, masks, grand_value, "least_core", epsilon_bound="free")
+    assert result.converged.all() and result.gap.max() < 1e-9
+    th.testing.assert_close(result.epsilon, least.epsilon, rtol=0, atol=1e-9)
+
+
+def test_nucleolus_of_many_agents_on_sampled_coalitions():
+    """Its excesses, sorted, come before those of any other division, which a least core's must not undercut."""
+    masks = draw_coalitions(20, 254, generator=th.Generator().manual_seed(0), paired=True).masks
+    values = th.randn(30, 254, generator=th.Generator().manual_seed(1), dtype=th.float64)
+    grand_value = th.ones(30, dtype=th.float64)
+    result = allocate(values, masks, grand_value, "nucleolus")
+    assert result.converged.all()
+    th.testing.assert_close(result.credits.sum(dim=1), grand_value)
+    least = allocate(values, masks, grand_value, "least_core", epsilon_bound="free")
+
+    def sorted_excesses(credits: th.Tensor) -> th.Tensor:
+        return (values - credits @ masks.double().T).sort(dim=1, descending=True).values
+
+    differences = sorted_excesses(result.credits) - sorted_excesses(least.credits)
+    first = (differences.abs() > 1e-7).double().argmax(dim=1)
+    assert (differences[th.arange(30), first] <= 1e-7).all() and (differences < -1e-3).any()
+
+
+@pytest.mark.parametrize("missing", [1, 5])
+def test_nucleolus_needs_complements(missing):
+    values, masks, grand_value = game(4, len)
+    kept = th.arange(14) != missing
+    with pytest.raises(ValueError, match="'nucleolus' needs the complement of every coalition, and some of the 13"):
+        allocate(values[:, kept], masks[kept], grand_value, "nucleolus")
+    with pytest.raises(ValueError, match=r"'nucleolus' needs double precision, got torch\.float32"):
+        allocate(values, masks, grand_value, "nucleolus", solver=ActiveSetSolver(dtype=th.float32))
 
 
 @settings(max_examples=40, deadline=None)
@@ -237,12 +372,13 @@ def test_more_coalitions_never_lower_the_objective(concept):
     masks = all_coalitions(5)[th.randperm(30, generator=generator)]
     values = th.randn(200, 30, generator=generator, dtype=th.float64)
     grand_value = th.randn(200, generator=generator, dtype=th.float64)
-    weight = 0.5 if concept == "core" else 0.0
+    weight = 0.0 if concept == "least_core" else 0.5
     previous = th.full((200,), -math.inf, dtype=th.float64)
     for n_coalitions in (1, 4, 10, 20, 30):
         result = allocate(values[:, :n_coalitions], masks[:n_coalitions], grand_value, concept, variance_weight=weight)
-        variance = (result.credits - grand_value[:, None] / 5).square().mean(dim=1)
-        objective = result.epsilon + weight * variance
+        deviations = result.credits - grand_value[:, None] / 5
+        spread = deviations.abs() if concept == "core_l1" else deviations.square()
+        objective = result.epsilon + weight * spread.mean(dim=1)
         assert (objective >= previous - 1e-9).all()
         previous = objective
 
@@ -275,6 +411,111 @@ def test_shapley_by_permutations():
             expected[agent] += (worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])]) / 24
     credits = allocate(values, masks, th.tensor([0.7], dtype=th.float64), "shapley").credits
     assert credits[0].tolist() == pytest.approx(expected.tolist())
+
+
+def seeded_games(n_games: int, masks: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """Games with large sums of own worths and some synergy, as advantages are."""
+    generator = th.Generator().manual_seed(0)
+    own = th.randn(n_games, masks.shape[1], generator=generator, dtype=th.float64)
+    everyone = th.cat([masks, th.ones(1, masks.shape[1], dtype=th.bool)]).double()
+    values = own @ everyone.T + 0.3 * (own @ everyone.T).square()
+    values = values + 0.3 * th.randn(values.shape, generator=generator, dtype=th.float64)
+    return values[:, :-1], values[:, -1]
+
+
+def rows_of(masks: th.Tensor, sampled: th.Tensor) -> th.Tensor:
+    """Where each sampled coalition stands among all, which come in binary order."""
+    return (sampled * 2 ** th.arange(masks.shape[1])).sum(dim=1) - 1
+
+
+@pytest.mark.parametrize("concept", ["shapley", "banzhaf"])
+@pytest.mark.parametrize(
+    "sampling, n_coalitions, paired, include_extremes",
+    [
+        ("uniform", 12, False, False),
+        ("uniform", 12, True, True),
+        ("shapley_kernel", 12, False, False),
+        ("shapley_kernel", 20, True, True),
+        ("permutations", 8, False, False),
+        ("permutations", 8, True, False),
+    ],
+)
+@pytest.mark.parametrize("absent", [(), (3,), (1, 4)])
+def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include_extremes, absent):
+    """The mean of many estimates is the exact value, to their standard error; those who left get nothing from any."""
+    masks, generator = all_coalitions(5), th.Generator().manual_seed(1)
+    values, grand_value = seeded_games(4, masks)
+    players = th.ones(4, 5, dtype=th.bool)
+    players[:, list(absent)] = False
+    # Agents that take no part change no value
+    represented = (masks & players[0]).long() @ 2 ** th.arange(5)
+    values = th.cat([th.zeros(4, 1), values, grand_value[:, None]], dim=1)[:, represented]
+    values[:, represented == int(players[0].long() @ 2 ** th.arange(5))] = grand_value[:, None]
+    exact = allocate(values, masks, grand_value, concept, player_mask=players).credits
+    estimates = []
+    for _ in range(1000):
+        sample = draw_coalitions(5, n_coalitions, sampling, generator, paired=paired, include_extremes=include_extremes)
+        result = allocate(values[:, rows_of(masks, sample.masks)], sample, grand_value, concept, player_mask=players)
+        estimates.append(result.credits)
+    stacked = th.stack(estimates)
+    error = stacked.std(dim=0) / len(estimates) ** 0.5
+    assert ((stacked.mean(dim=0) - exact).abs() <= 4.5 * error + 1e-9).all()
+    assert not stacked[:, ~players].any()
+    if concept == "shapley":
+        th.testing.assert_close(stacked.sum(dim=2), grand_value.expand(len(stacked), -1))
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_sampled_credits_approach_the_full_ones(concept, sampling):
+    n_agents = 7
+    masks = all_coalitions(n_agents)
+    values, grand_value = seeded_games(20, masks)
+    exact = allocate(values, masks, grand_value, concept).credits
+    extremes_needed = concept in ("difference", "singleton")
+    if extremes_needed and sampling == "permutations":
+        pytest.skip("made of coalitions that a few orders may not meet")
+    errors = []
+    for n_coalitions in (24, 120, 3000 if sampling == "permutations" else 126):
+        generator = th.Generator().manual_seed(0)
+        total = 0.0
+        for _ in range(10):
+            sample = draw_coalitions(
+                n_agents, n_coalitions, sampling, generator, paired=True, include_extremes=extremes_needed
+            )
+            credits = allocate(values[:, rows_of(masks, sample.masks)], sample, grand_value, concept).credits
+            total += (credits - exact).abs().mean().item()
+        errors.append(total / 10)
+    if concept in ("equal", "shared", "difference", "singleton"):
+        assert max(errors) < 1e-12
+    else:
+        assert errors[2] < errors[1] < errors[0]
+        assert errors[2] < (0.3 * errors[0] if sampling == "permutations" else 1e-8)
+
+
+def test_along_one_order_everyone_gets_what_they_add():
+    """Agent 2 comes first, then 0, then 1; where 0 is gone, 1 adds the rest."""
+    sample = CoalitionSample(coalitions_along(th.tensor([[2, 0, 1]])), th.ones(2), th.tensor([[2, 0, 1]]))
+    values, grand_value = th.tensor([[1.0, 5.0]] * 3), th.tensor([7.0] * 3)
+    players = th.tensor([[True, True, True], [False, True, True], [True, False, False]])
+    credits = allocate(values, sample, grand_value, "shapley", player_mask=players).credits
+    assert credits.tolist() == [[4.0, 2.0, 1.0], [0.0, 6.0, 1.0], [7.0, 0.0, 0.0]]
+
+
+def test_a_sample_of_sums_of_own_worths_is_divided_exactly_along_orders():
+    sample = draw_coalitions(30, 29, "permutations", th.Generator().manual_seed(0))
+    own = th.randn(5, 30, generator=th.Generator().manual_seed(1), dtype=th.float64)
+    credits = allocate(own @ sample.masks.double().T, sample, own.sum(dim=1), "shapley").credits
+    th.testing.assert_close(credits, own)
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+def test_repeated_coalitions_do_not_count_twice(concept):
+    masks = all_coalitions(4)
+    values, grand_value = seeded_games(20, masks)
+    once = allocate(values, masks, grand_value, concept).credits
+    twice = allocate(values.repeat(1, 2), masks.repeat(2, 1), grand_value, concept).credits
+    th.testing.assert_close(twice, once, rtol=0, atol=1e-9)
 
 
 # Batches, players and numbers
@@ -323,7 +564,7 @@ def test_one_agent_gets_everything(concept):
     assert result.credits.tolist() == [[3.0], [-1.0]] and result.epsilon.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("concept", ["core", "least_core", "equal"])
+@pytest.mark.parametrize("concept", [*PROGRAMMES, "nucleolus", "equal"])
 def test_no_coalition_no_demand(concept):
     result = allocate(th.zeros(1, 0), th.zeros(0, 4, dtype=th.bool), th.tensor([2.0]), concept)
     assert result.credits.tolist() == [[0.5] * 4] and result.epsilon.tolist() == [0.0]
@@ -375,7 +616,7 @@ def test_numbers_that_are_not_finite(concept, number, where):
     assert result.credits[others].equal(clean.credits[others])
 
 
-@pytest.mark.parametrize("concept", PROGRAMMES)
+@pytest.mark.parametrize("concept", CONCEPTS)
 @pytest.mark.parametrize("magnitude", [1e-300, 1e-12, 1e12, 1e300])
 def test_any_magnitude(concept, magnitude):
     generator = th.Generator().manual_seed(0)
@@ -385,6 +626,25 @@ def test_any_magnitude(concept, magnitude):
     expected = allocate(values, masks, grand_value, concept, scale=0.7).credits
     result = allocate(magnitude * values, masks, magnitude * grand_value, concept, scale=0.7 * magnitude)
     th.testing.assert_close(result.credits / magnitude, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+@pytest.mark.parametrize("epsilon_bound", BOUNDS)
+@pytest.mark.parametrize("n_agents", [2, 3, 6, 8])
+def test_degenerate_games(concept, epsilon_bound, n_agents):
+    """Nothing worth anything, everything worth the same, one coalition that dwarfs the others, and a debt that all share."""
+    masks = all_coalitions(n_agents)
+    values = th.zeros(5, len(masks), dtype=th.float64)
+    values[1], values[2, 0], values[3, -1] = 3.0, 1e12, -1e12
+    grand_value = th.tensor([0.0, 3.0, 1.0, 1.0, -1e12], dtype=th.float64)
+    result = allocate(values, masks, grand_value, concept, epsilon_bound=epsilon_bound)
+    assert result.converged.all() and all(part.isfinite().all() for part in result)
+    if concept in EFFICIENT_CONCEPTS:
+        largest = th.tensor([1.0, 3.0, 1e12, 1e12, 1e12], dtype=th.float64)
+        assert ((result.credits.sum(dim=1) - grand_value).abs() <= 1e-9 * largest).all()
+    if concept not in ("singleton", "difference"):
+        # Agents that nothing tells apart are given the same
+        assert (result.credits[[0, 1, 4]].std(dim=1) <= 1e-9 * th.tensor([1.0, 3.0, 1e12])).all()
 
 
 def test_one_scale_for_each_sample():
