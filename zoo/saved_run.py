@@ -1,0 +1,97 @@
+"""What a training has left in its folder: flags that find it, its environment and its model."""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch as th
+import yaml
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.utils import ALGOS, StoreDict, create_test_env, get_model_path, get_saved_hyperparams
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+import algos  # noqa: F401  registers the algorithms
+import sb3_cora.envs  # noqa: F401  registers the environments
+from batch_env import batch_env_constructor
+from evaluation import BEST_STATISTICS, set_statistics
+from sb3_cora.common.env_util import is_batched
+
+
+def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
+    """
+    Add rl_zoo3's flags that name a run and say how to play it.
+
+    :param parser: to add them to
+    :param n_envs: number of environments side by side, unless told otherwise
+    """
+    parser.add_argument("--algo", default="cora_ppo", choices=list(ALGOS), help="algorithm")
+    parser.add_argument("--env", default="give_way", type=EnvironmentName, help="environment id")
+    parser.add_argument("-f", "--folder", default="logs", help="log folder")
+    parser.add_argument("--exp-id", default=0, type=int, help="experiment id (0: the latest, -1: no experiment folder)")
+    parser.add_argument("--load-best", action="store_true", help="load the best model instead of the last")
+    parser.add_argument("--load-checkpoint", type=int, help="load the checkpoint of this many timesteps instead")
+    parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint instead")
+    parser.add_argument("--n-envs", default=n_envs, type=int, help="number of environments side by side")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    parser.add_argument("--seed", default=0, type=int, help="random seed")
+    parser.add_argument("--device", default="auto", help="PyTorch device (cpu, cuda, ...)")
+    parser.add_argument("--num-threads", default=1, type=int, help="number of PyTorch's threads (-1: its default)")
+    parser.add_argument("--gym-packages", default=[], nargs="+", help="modules to import that register environments")
+    parser.add_argument("--env-kwargs", nargs="+", action=StoreDict, help="arguments of the environment, as name:value")
+
+
+def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm, VecEnv, Path]:
+    """
+    Load the model that the flags name, and make the environment it was trained on, with its normalization.
+
+    :param args: the command line's flags
+    :param env_kwargs: arguments of the environment that go before all others
+    :return: the model, ``args.n_envs`` environments, and the folder of the run
+    """
+    for module in args.gym_packages:
+        importlib.import_module(module)
+    if args.num_threads > 0:
+        th.set_num_threads(args.num_threads)
+    set_random_seed(args.seed)
+
+    _, model_path, log_path = get_model_path(
+        args.exp_id, args.folder, args.algo, args.env, args.load_best, args.load_checkpoint, args.load_last_checkpoint
+    )
+    print(f"Loading {model_path}")
+    env = _make_env(args, Path(log_path) / args.env, env_kwargs)
+    best_statistics = Path(log_path) / BEST_STATISTICS / "vecnormalize.pkl"
+    if args.load_best and best_statistics.is_file():
+        set_statistics(env, best_statistics)
+    return ALGOS[args.algo].load(model_path, device=args.device), env, Path(log_path)
+
+
+def _make_env(args: argparse.Namespace, settings_path: Path, more_env_kwargs: dict[str, Any]) -> VecEnv:
+    """
+    :param args: the command line's flags
+    :param settings_path: folder with the training's ``config.yml``, ``args.yml`` and, if it normalized, its statistics
+    :param more_env_kwargs: arguments of the environment that go before all others
+    :return: ``args.n_envs`` environments
+    """
+    env_id = args.env.gym_id
+    hyperparams, stats_path = get_saved_hyperparams(str(settings_path), test_mode=True)
+    env_kwargs: dict[str, Any] = hyperparams.pop("env_kwargs", None) or {}
+    args_file = settings_path / "args.yml"
+    if args_file.is_file():
+        # rl_zoo3 writes Python objects into it
+        training_args = yaml.unsafe_load(args_file.read_text())
+        env_kwargs.update(training_args["env_kwargs"] or {})
+    env_kwargs.update(args.env_kwargs or {})
+    env_kwargs.update(more_env_kwargs)
+    return create_test_env(
+        env_id,
+        n_envs=args.n_envs,
+        stats_path=stats_path,
+        seed=args.seed,
+        should_render=False,
+        hyperparams=hyperparams,
+        env_kwargs=env_kwargs,
+        vec_env_cls=batch_env_constructor(env_id, env_kwargs) if is_batched(env_id) else DummyVecEnv,  # type: ignore[arg-type]
+    )
