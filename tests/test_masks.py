@@ -7,7 +7,9 @@ import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora import CORAPPO
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, agent_mean, normalize_credits
+from sb3_cora.cora_ppo.cora_ppo import splits
 from sb3_cora.credit import CONCEPTS
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_trained, make_tiny, weights
 from tests.joint_games import MaskedTeam
@@ -37,6 +39,72 @@ def test_masked_actions_are_never_taken(algorithm: Algorithm, share_parameters: 
             action, _ = model.predict(observation, deterministic=deterministic)
             observation, _, dones, _ = env.step(action)
             episodes += dones.sum()
+
+
+@pytest.mark.parametrize("share_parameters", [False, True], ids=["separate actors", "one actor"])
+def test_no_gradient_reaches_what_is_masked(share_parameters: bool) -> None:
+    model = masked_model(CORAPPO, share_parameters=share_parameters)
+    observation, _ = model.policy.obs_to_tensor(model.get_env().reset())
+    allowed = (observation["action_mask"] > 0.5) & model.policy.dimensions
+    raw = {}
+    model.policy.actor.output_net.register_forward_hook(lambda _, __, outputs: raw.update(outputs=outputs))
+    actions, _, _ = model.policy(observation)
+    _, log_prob, entropy = model.policy.evaluate_actions(observation, actions)
+    # What the last layer says of each action, whatever its order of axes
+    outputs = raw["outputs"]
+    (gradient,) = th.autograd.grad(log_prob.sum() + entropy.sum(), outputs)
+    gradient = gradient.reshape(allowed.shape) if share_parameters else gradient.transpose(0, 1).reshape(allowed.shape)
+    assert not gradient[~allowed].any() and gradient[allowed].any()
+
+
+@pytest.mark.parametrize("baseline_action", ["mode", "expectation"])
+def test_baseline_actions_obey_the_masks(baseline_action: str) -> None:
+    model = masked_model(CORAPPO, dead=(1,), baseline_action=baseline_action, n_baseline_samples=20)
+    # Actors that would like something else everywhere
+    with th.no_grad():
+        model.policy.actor.output_net.bias.add_(5 * th.randn_like(model.policy.actor.output_net.bias))
+    checked = []
+    baseline_actions = model._baseline_actions
+
+    def observed(observation: Any) -> th.Tensor:
+        drawn = baseline_actions(observation)
+        alive = observation.agent_mask > 0.5
+        allowed = (observation.action_mask > 0.5) & model.policy.dimensions
+        assert not drawn[:, ~alive].any()
+        np.testing.assert_array_equal(drawn[:, alive].sum(dim=-1), 1.0)
+        assert not (drawn.bool() & ~allowed).any()
+        checked.append(drawn.shape)
+        return drawn
+
+    model._baseline_actions = observed
+    model.learn(32)
+    assert checked == [(20 if baseline_action == "expectation" else 1, 32, 3, 4)]
+
+
+def test_the_dead_have_no_weight_in_normalization_and_loss() -> None:
+    credits = th.tensor([[1.0, 1e6], [3.0, 5.0]])
+    agent_mask = th.tensor([[1.0, 0.0], [1.0, 1.0]])
+    normalized = normalize_credits(credits, agent_mask)
+    # 1, 3 and 5: mean 3, deviation 2
+    np.testing.assert_allclose(normalized[agent_mask > 0.5], [-1, 0, 1], atol=1e-6)
+    assert agent_mean(credits, agent_mask) == 3.0
+    assert agent_mean(credits, th.zeros(2, 2)) == 0.0
+
+
+def test_coalitions_of_the_living() -> None:
+    masks = th.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1]], dtype=th.bool)
+    players = th.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=th.bool)
+    expected = [[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(splits(masks, players), expected)
+
+
+@pytest.mark.parametrize("credit_scale", ["batch", "sample", "paper"])
+def test_a_lone_survivor_plays_no_game(credit_scale: str) -> None:
+    model = masked_model(CORAPPO, dead=(0, 1), credit_scale=credit_scale)
+    model.learn(32)
+    logged = model.logger.name_to_value
+    for name in ("credit/epsilon", "credit/spread", "credit/core_violation", "credit/unconverged"):
+        assert logged[name] == 0.0, name
 
 
 @over_algorithms

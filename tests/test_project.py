@@ -22,6 +22,7 @@ OPTIONAL = {
     "vmas": ["envs/vmas.py"],
     "pettingzoo": ["envs/pettingzoo.py"],
     "mpe2": [],
+    "supersuit": [],
     "gymnasium_robotics": [],
     "mujoco": [],
     "cvxpy": ["credit/solvers/cvxpylayers.py"],

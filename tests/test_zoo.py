@@ -45,7 +45,8 @@ def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -
     run = subprocess.run(
         [sys.executable, str(ROOT / "zoo" / script), *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)},
+        # This checkout goes before an installed one
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
         capture_output=True,
         text=True,
     )

@@ -19,6 +19,7 @@ from sb3_cora.common.joint_env import JointSpaces
 ADAPTERS = {
     "vmas.simulator.environment.environment:Environment": "sb3_cora.envs.vmas:VmasVecEnv",
     "pettingzoo.utils.env:ParallelEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
+    "pettingzoo.utils.env:AECEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
 }
 
 # Worlds made of an id where nobody has said how many and the suite steps them as one batch: as many as in the paper.
@@ -79,7 +80,7 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
     Wrap what a user gives as ``env`` into a ``VecEnv`` of joint environments.
 
     :param env: a registered id, a joint ``gymnasium.Env``, a ``VecEnv`` of them, a ``vmas`` ``Environment``, or a
-        PettingZoo ``ParallelEnv``
+        PettingZoo ``ParallelEnv`` or ``AECEnv``
     :param verbose: 1 to tell which wrappers are used
     :param monitor_wrapper: whether to wrap into a ``Monitor`` (``VecMonitor`` for a batch) what is wrapped here
     :param n_envs: number of environments to make of a registered id; the others come as they are. If ``None``, 16 where
@@ -96,8 +97,8 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
     if not isinstance(adapted, VecEnv | gym.Env):
         raise TypeError(
             f"env is {env!r} of type {type(env).__module__}.{type(env).__qualname__}. Give a joint gymnasium.Env, a VecEnv "
-            "of them, a vmas Environment, a PettingZoo ParallelEnv (pettingzoo.utils.conversions.aec_to_parallel makes one "
-            f"from an AECEnv), or a registered id: {_brief_list(registered_ids())}."
+            "of them, a vmas Environment, a PettingZoo ParallelEnv or AECEnv, or a registered id: "
+            f"{_brief_list(registered_ids())}."
         )
     JointSpaces.from_spaces(adapted.observation_space, adapted.action_space)
     if isinstance(adapted, VecEnv) and adapted is not env and monitor_wrapper:

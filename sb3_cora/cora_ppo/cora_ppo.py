@@ -49,6 +49,19 @@ class RolloutTensors(NamedTuple):
     q_targets: th.Tensor
 
 
+def splits(masks: th.Tensor, player_mask: th.Tensor) -> th.Tensor:
+    """
+    Which coalitions are coalitions of the players' own game: have some of them as members, and not all of them.
+
+    :param masks: Boolean coalitions ``(n_coalitions, n_agents)``
+    :param player_mask: Boolean ``(batch, n_agents)``, who takes part
+    :return: Boolean ``(batch, n_coalitions)``
+    """
+    players = player_mask.float()
+    n_members = players @ masks.to(players.dtype).T
+    return (n_members > 0) & (n_members < players.sum(dim=1, keepdim=True))
+
+
 class CORAPPO(CooperativeOnPolicyAlgorithm):
     """
     Coalitional Rational Advantage Decomposition (CORA) with Proximal Policy Optimization: a centralized Q-critic values
@@ -384,6 +397,11 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
 
         agent_mask = rollout.observation.agent_mask
         player_mask = None if agent_mask is None else agent_mask > 0.5
+        # The dead leave the game: neither the unit of the programme nor what is logged may depend on them
+        players = grand_value.new_ones(len(grand_value), self.n_agents) if agent_mask is None else agent_mask
+        n_players = players.sum(dim=1, keepdim=True).clamp(min=1.0)
+        game_values = values if player_mask is None else values.masked_fill(~splits(masks, player_mask), -th.inf)
+        equal_split = grand_value[:, None] / n_players * players
         problem: dict[str, Any] = dict(
             values=values,
             masks=coalitions,
@@ -391,7 +409,7 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             concept=self.credit,
             variance_weight=self.variance_weight,
             epsilon_bound=self.epsilon_bound,
-            scale=self._credit_scale(values, masks, grand_value),
+            scale=self._credit_scale(grand_value, largest_excess(equal_split, game_values, masks)),
             solver=make_solver(self.solver, **self.solver_kwargs),
             player_mask=player_mask,
         )
@@ -404,14 +422,15 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         credits = allocated.credits
 
         self.logger.record("credit/epsilon", allocated.epsilon.mean().item())
-        self.logger.record("credit/spread", credits.std(dim=1, correction=0).mean().item())
-        violation = largest_excess(credits, values, masks).clamp(min=0.0)
+        deviation = (credits - credits.sum(dim=1, keepdim=True) / n_players) * players
+        self.logger.record("credit/spread", (deviation.square().sum(dim=1) / n_players[:, 0]).sqrt().mean().item())
+        violation = largest_excess(credits, game_values, masks).clamp(min=0.0)
         self.logger.record("credit/core_violation", violation.mean().item())
         self.logger.record("credit/solver_residual", allocated.gap.max().item())
         self.logger.record("credit/unconverged", (~allocated.converged).float().mean().item())
 
         if self.credit in EFFICIENT_CONCEPTS:
-            credits = credits * (self.n_agents if player_mask is None else player_mask.sum(dim=1, keepdim=True))
+            credits = credits * n_players
         return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)
 
     def _baseline_actions(self, observation: JointObservation) -> th.Tensor:
@@ -426,18 +445,13 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         draws = distribution.sample_n(self.n_baseline_samples)
         return th.stack([self._action_features(observation, drawn) for drawn in draws])
 
-    def _credit_scale(self, values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> float | th.Tensor | None:
+    def _credit_scale(self, grand_value: th.Tensor, excess: th.Tensor) -> th.Tensor | None:
         """
-        :param values: Coalition values ``(batch, n_coalitions)``
-        :param masks: Coalitions ``(n_coalitions, n_agents)``
         :param grand_value: Value of the grand coalition ``(batch,)``
+        :param excess: Largest excess at the equal split ``(batch,)``
         :return: What the values are divided by, see ``credit_scale``; 1 where that would be 0
         """
         if self.credit_scale == "paper":
             return None
-        if self.credit_scale == "batch":
-            scale = grand_value.std(correction=0)
-        else:
-            equal_split = (grand_value / self.n_agents)[:, None].expand(-1, self.n_agents)
-            scale = largest_excess(equal_split, values, masks).clamp(min=0.0)
+        scale = grand_value.std(correction=0) if self.credit_scale == "batch" else excess.clamp(min=0.0)
         return th.where(scale > 0, scale, 1.0)

@@ -1,11 +1,16 @@
-"""PettingZoo parallel environments as joint environments."""
+"""PettingZoo environments as joint environments."""
 
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_cora.common.env_util import load_entry_point
 from sb3_cora.common.joint_env import (
     check_team_reward,
     joint_action_space,
@@ -15,9 +20,17 @@ from sb3_cora.common.joint_env import (
 )
 
 try:
-    from pettingzoo import ParallelEnv
+    import pettingzoo
+    from pettingzoo import AECEnv, ParallelEnv
+    from pettingzoo.env_registry.exceptions import PettingZooRegistryError
+    from pettingzoo.utils.conversions import aec_to_parallel, turn_based_aec_to_parallel
 except ImportError as error:
     raise ImportError('PettingZoo is not installed: pip install "sb3-cora[pettingzoo]"') from error
+
+ENV_FORM = (
+    'an id of PettingZoo\'s registry, such as env="butterfly/knights_archers_zombies-v11", or "package.module:function", such '
+    'as env="mpe2.simple_spread_v3:parallel_env"'
+)
 
 
 class TeamMember:
@@ -27,6 +40,7 @@ class TeamMember:
     :param name: the agent in PettingZoo's dicts
     :param observation_space: what it observes; a ``Dict`` of ``"observation"`` and ``"action_mask"`` is taken apart
     :param action_space: how it acts
+    :raises ValueError: if it observes images
     """
 
     def __init__(self, name: Any, observation_space: spaces.Space, action_space: Any) -> None:
@@ -37,6 +51,12 @@ class TeamMember:
         if isinstance(observation_space, spaces.Dict) and set(observation_space.spaces) == {"observation", "action_mask"}:
             self.bare_observation_space = observation_space["observation"]
             self.observes_mask = True
+        if _has_image(self.bare_observation_space):
+            raise ValueError(
+                f"Agent {name!r} observes images, {self.bare_observation_space}, but the networks here take vectors. Shrink "
+                "and flatten them before, say with supersuit's color_reduction_v0, resize_v1 and flatten_v0, or let the "
+                "environment give vectors where it can."
+            )
 
     def observation(self, observations: dict) -> np.ndarray:
         """
@@ -69,7 +89,12 @@ class TeamMember:
 
 class PettingZooEnv(gym.Env):
     """
-    A PettingZoo ``ParallelEnv`` as a joint ``gymnasium.Env`` whose agents are ``possible_agents``, in that order.
+    A PettingZoo environment as a joint ``gymnasium.Env`` whose agents are ``possible_agents``, in that order.
+
+    An ``AECEnv`` is converted by PettingZoo: with ``aec_to_parallel`` where it says that it is parallelizable, and with
+    ``turn_based_aec_to_parallel`` otherwise. Then one agent acts in a step, and what the others do is ignored; that this
+    is so they should see from their action masks. SuperSuit's wrappers go around the ``ParallelEnv``, converted or not, before
+    this one.
 
     The observation is a ``Dict`` with
 
@@ -78,21 +103,28 @@ class PettingZooEnv(gym.Env):
       agent that was not terminated: whose future was cut off by a time limit and has a value;
     - ``"state"``, where the environment implements ``state()``;
     - ``"action_mask"``: ``(n_agents, n_actions)``, where the environment gives one, in its observations
-      (``{"observation": .., "action_mask": ..}``) or its infos. All its actions are allowed to an agent that is gone.
+      (``{"observation": .., "action_mask": ..}``) or its infos. All its actions are allowed to an agent that is gone. To
+      one that is there and may do nothing (it is not its turn) its first action is: without a choice, the policy takes
+      it with probability 1, so that it has no gradient, no entropy and no part in what a coalition is worth.
 
-    The episode ends when no agent is left: terminated if every agent was, and truncated otherwise.
+    The episode ends when no agent is left: terminated if every agent that was in it was, and truncated otherwise.
 
     The environment is reset once here, because only then does it show whether it has a state and masks.
 
-    :param parallel_env: the environment to adapt; agents act all in ``Box`` or all in ``Discrete`` spaces
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'; an agent that is gone gets 0
+    :param parallel_env: the environment to adapt, a ``ParallelEnv`` or an ``AECEnv``; agents act all in ``Box`` or all in
+        ``Discrete`` spaces
+    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` over all possible agents; an agent that is gone
+        gets 0
+    :param use_state: whether observations carry ``state()``. Without it critics see the observations of all agents
     :raises TypeError: if the agents' spaces do not make a joint space
-    :raises ValueError: if ``team_reward`` is unknown
+    :raises ValueError: if ``team_reward`` is unknown, or an agent's observation or the state is an image
     """
 
-    def __init__(self, parallel_env: "ParallelEnv", team_reward: str = "mean") -> None:
+    def __init__(self, parallel_env: "ParallelEnv | AECEnv", team_reward: str = "mean", use_state: bool = True) -> None:
         check_team_reward(team_reward)
         self.team_reward = team_reward
+        self.use_state = use_state
+        parallel_env = as_parallel_env(parallel_env)
         self.parallel_env = parallel_env
         # Some environments (MaMuJoCo) have no render_mode attribute at all.
         self.render_mode = getattr(parallel_env, "render_mode", None)
@@ -102,7 +134,7 @@ class PettingZooEnv(gym.Env):
             for agent in parallel_env.possible_agents
         ]
         _, infos = parallel_env.reset()
-        state = _state(parallel_env)
+        state = self._state()
         self.action_space = joint_action_space([member.action_space for member in self.members])
         parts: dict[str, spaces.Space] = {
             "observation": joint_observation_space([member.bare_observation_space for member in self.members]),
@@ -111,11 +143,12 @@ class PettingZooEnv(gym.Env):
         if state is not None:
             parts["state"] = spaces.Box(-np.inf, np.inf, state.shape, dtype=np.float32)
         self._mask_shape: tuple[int, int] | None = None
-        gives_mask = any(member.observes_mask or "action_mask" in infos[member.name] for member in self.members)
+        gives_mask = any(member.observes_mask or "action_mask" in infos.get(member.name, {}) for member in self.members)
         if gives_mask and isinstance(self.action_space, spaces.MultiDiscrete):
             self._mask_shape = (len(self.members), int(self.action_space.nvec.max()))
             parts["action_mask"] = spaces.MultiBinary(self._mask_shape)
         self.observation_space = spaces.Dict(parts)
+        self._entered: set[Any] = set()
         self._terminated: set[Any] = set()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
@@ -126,6 +159,7 @@ class PettingZooEnv(gym.Env):
         """
         super().reset(seed=seed)
         observations, infos = self.parallel_env.reset(seed=seed, options=options)
+        self._entered = set(self.parallel_env.agents)
         self._terminated = set()
         return self._joint_observation(observations, infos, set(self.parallel_env.agents)), {}
 
@@ -145,10 +179,10 @@ class PettingZooEnv(gym.Env):
         )
         self._terminated |= {agent for agent in acting if terminations[agent]}
         alive = {agent for agent in self.parallel_env.agents if not (terminations[agent] or truncations[agent])}
-        everyone = {member.name for member in self.members}
+        self._entered |= alive
         ended = not alive
-        terminated = ended and self._terminated == everyone
-        valued = everyone - self._terminated if ended else alive
+        terminated = ended and self._terminated == self._entered
+        valued = self._entered - self._terminated if ended else alive
         agent_rewards = np.array([rewards.get(member.name, 0.0) for member in self.members], dtype=np.float32)
         return (
             self._joint_observation(observations, infos, valued),
@@ -170,16 +204,37 @@ class PettingZooEnv(gym.Env):
             "observation": pad_observations([member.observation(observations) for member in self.members]),
             "agent_mask": np.array([member.name in valued for member in self.members], dtype=np.int8),
         }
-        state = _state(self.parallel_env)
+        state = self._state()
         if state is not None:
             joint["state"] = state
         if self._mask_shape is not None:
             joint["action_mask"] = np.zeros(self._mask_shape, dtype=np.int8)
             for row, member in zip(joint["action_mask"], self.members, strict=True):
                 own = member.action_mask(observations, infos)
-                # An agent that is gone acts no more; all its actions stay allowed, because a policy cannot choose from none.
+                # A policy cannot choose from nothing, so all actions stay allowed to an agent that acts no more.
                 row[: member.action_space.n] = 1 if own is None or member.name not in valued else own
+                if not row.any():
+                    row[0] = 1
         return joint
+
+    def _state(self) -> np.ndarray | None:
+        """
+        :return: ``state()`` as one vector, ``(state_dim,)``; ``None`` where the environment does not implement it
+        :raises ValueError: if it is an image
+        """
+        # Rock-paper-scissors of PettingZoo keeps a dict under this name.
+        if not (self.use_state and callable(self.parallel_env.unwrapped.state)):
+            return None
+        try:
+            state = np.asarray(self.parallel_env.state())
+        except NotImplementedError:
+            return None
+        if state.dtype == np.uint8 and state.ndim > 1:
+            raise ValueError(
+                f"The state is an image, uint8 of shape {state.shape}, but the networks here take vectors. Leave it out with "
+                "PettingZooEnv(env, use_state=False): critics then see the observations of all agents."
+            )
+        return state.astype(np.float32).ravel()
 
     def render(self) -> Any:
         """
@@ -192,9 +247,114 @@ class PettingZooEnv(gym.Env):
         self.parallel_env.close()
 
 
-def _state(parallel_env: "ParallelEnv") -> np.ndarray | None:
-    """``state()`` as one vector, ``(state_dim,)``; ``None`` where the environment does not implement it."""
+def make_pettingzoo_env(
+    env: str | None = None,
+    suite_wrappers: str | dict | Sequence[str | dict] = (),
+    team_reward: str = "mean",
+    use_state: bool = True,
+    **env_kwargs: Any,
+) -> PettingZooEnv:
+    """
+    Make a joint environment of a PettingZoo environment that is given by name, as in a configuration file.
+
+    :param env: an id of PettingZoo's registry, such as ``"butterfly/knights_archers_zombies-v11"``, or the function that makes
+        the environment, ``"package.module:function"``, such as ``"mpe2.simple_spread_v3:parallel_env"``
+    :param suite_wrappers: wrappers of a ``ParallelEnv``, the innermost first, in the form of rl_zoo3's ``env_wrapper``: names
+        such as ``"supersuit.black_death_v3"``, or ``{name: keyword arguments}``, such as
+        ``{"supersuit.frame_stack_v1": {"stack_size": 2}}``; one, or a list of them
+    :param team_reward: see ``PettingZooEnv``
+    :param use_state: see ``PettingZooEnv``
+    :param env_kwargs: arguments of the PettingZoo environment
+    :return: the joint environment
+    :raises ValueError: if there is no such environment or wrapper, or a wrapper gives no ``ParallelEnv``
+    """
+    if env is None:
+        raise ValueError(f"env does not say which PettingZoo environment to make. Give {ENV_FORM}.")
     try:
-        return np.asarray(parallel_env.state(), dtype=np.float32).ravel()
-    except NotImplementedError:
-        return None
+        make = _find_maker(env)
+    except (ImportError, AttributeError, PettingZooRegistryError) as error:
+        raise ValueError(f"env={env!r} is no environment of PettingZoo's: {error} Give {ENV_FORM}.") from error
+    return PettingZooEnv(_wrap(as_parallel_env(make(**env_kwargs)), suite_wrappers), team_reward, use_state)
+
+
+def _find_maker(env: str) -> Callable[..., Any]:
+    """What makes an environment, see ``make_pettingzoo_env``: a ``ParallelEnv`` where the registry has both kinds."""
+    if ":" in env:
+        return load_entry_point(env)
+    try:
+        return partial(pettingzoo.make, "parallel", pettingzoo.spec("parallel", env))
+    except PettingZooRegistryError:
+        return partial(pettingzoo.make, "aec", pettingzoo.spec("aec", env))
+
+
+def as_parallel_env(env: "ParallelEnv | AECEnv") -> "ParallelEnv":
+    """
+    :param env: any environment of PettingZoo
+    :return: the environment itself, or a conversion of an ``AECEnv``: turn-based if it is not parallelizable
+    :raises ValueError: if an ``AECEnv`` is in a wrapper of SuperSuit with a memory
+    """
+    if not isinstance(env, AECEnv):
+        return env
+    _check_memory(env)
+    return aec_to_parallel(env) if env.metadata.get("is_parallelizable", False) else turn_based_aec_to_parallel(env)
+
+
+def _check_memory(env: Any) -> None:
+    """
+    Refuse what would observe the past: around an ``AECEnv``, SuperSuit's wrappers with a memory (frame_stack_v1 and others)
+    look at an agent only when it is about to act, so that after a cycle they still show what it saw before it.
+
+    :raises ValueError: if there is such a wrapper
+    """
+    module = sys.modules.get("supersuit.generic_wrappers.utils.shared_wrapper_util")
+    while env is not None:
+        if module is not None and isinstance(env, module.shared_wrapper_aec):
+            raise ValueError(
+                f"{env} is an AECEnv in SuperSuit's {env.modifier_class.__name__}, which shows an agent's observation of its "
+                "last turn, not the present one. Convert first and wrap then, with "
+                "pettingzoo.utils.conversions.aec_to_parallel or turn_based_aec_to_parallel."
+            )
+        env = getattr(env, "env", None)
+
+
+def _wrap(parallel_env: "ParallelEnv", suite_wrappers: str | dict | Sequence[str | dict]) -> "ParallelEnv":
+    """
+    Apply wrappers given by name, see ``make_pettingzoo_env``.
+
+    :raises ValueError: if there is no such wrapper, or one gives no ``ParallelEnv``
+    """
+    for entry in [suite_wrappers] if isinstance(suite_wrappers, str | dict) else suite_wrappers:
+        if isinstance(entry, dict) and len(entry) != 1:
+            raise ValueError(
+                f"The entry {entry} of suite_wrappers has {len(entry)} names. Give each wrapper an entry of its own, "
+                '{name: keyword arguments}, such as {"supersuit.frame_stack_v1": {"stack_size": 2}}.'
+            )
+        name, kwargs = next(iter(entry.items())) if isinstance(entry, dict) else (entry, None)
+        module, _, wrapper = name.rpartition(".")
+        try:
+            wrap = getattr(importlib.import_module(module), wrapper)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"The wrapper {name!r} of suite_wrappers cannot be imported: {error}. Give its full name, such as "
+                '"supersuit.frame_stack_v1"; SuperSuit comes with pip install "sb3-cora[pettingzoo]".'
+            ) from error
+        # YAML reads an entry without arguments, "name:", as one with None.
+        wrapped = wrap(parallel_env, **(kwargs or {}))
+        if not isinstance(wrapped, ParallelEnv):
+            raise ValueError(
+                f"The wrapper {name!r} of suite_wrappers makes {type(wrapped).__name__} of a ParallelEnv, and should make a "
+                "ParallelEnv. Leave vector wrappers out: sb3_cora makes the VecEnv."
+            )
+        parallel_env = wrapped
+    return parallel_env
+
+
+def _has_image(space: spaces.Space) -> bool:
+    """Whether a space has pixels: integers from 0 to 255 in rows and columns."""
+    if isinstance(space, spaces.Dict):
+        return any(_has_image(part) for part in space.spaces.values())
+    if isinstance(space, spaces.Tuple):
+        return any(_has_image(part) for part in space.spaces)
+    if not isinstance(space, spaces.Box):
+        return False
+    return space.dtype == np.uint8 and len(space.shape) > 1 and bool((space.high == 255).all())

@@ -15,16 +15,40 @@ VMAS_TASKS = {
 # The horizon of the scenarios that have no task of their own above.
 VMAS_MAX_STEPS = 100
 
+# Those particle environments whose agents are one team, with the module each is in.
+MPE2_TASKS = {
+    "collect_treasure": "collect_treasure_v1",
+    "simple_formation": "simple_formation_v1",
+    "simple_line": "simple_line_v1",
+    "simple_reference": "simple_reference_v3",
+    "simple_speaker_listener": "simple_speaker_listener_v4",
+    "simple_spread": "simple_spread_v3",
+}
+
 
 def register_envs() -> None:
     """
-    Register the environments of sb3_cora with Gymnasium: the tasks by their name, and every scenario that the installed
-    VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise.
+    Register the environments of sb3_cora with Gymnasium: the tasks by their name, every scenario that the installed
+    VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
+    ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make.
     """
     for name, settings in VMAS_TASKS.items():
         _register_vmas(name, name, settings)
     for name in _vmas_scenarios():
         _register_vmas(f"vmas/{name}", name, VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS}))
+    for name, module in MPE2_TASKS.items():
+        _register_pettingzoo(f"mpe2/{name}", {"env": f"mpe2.{module}:parallel_env"})
+    _register_pettingzoo("pettingzoo", {})
+
+
+def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:
+    gym.register(
+        id=env_id,
+        entry_point="sb3_cora.envs.pettingzoo:make_pettingzoo_env",
+        # It warns of the padding of unequal agents, where a space's low is its high on purpose.
+        disable_env_checker=True,
+        kwargs=settings,
+    )
 
 
 def _register_vmas(env_id: str, scenario: str, settings: dict[str, int]) -> None:
