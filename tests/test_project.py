@@ -31,7 +31,7 @@ OPTIONAL = {
     "diffcp": ["credit/solvers/cvxpylayers.py"],
     "rl_zoo3": [],
     "optuna": [],
-    "matplotlib": [],
+    "matplotlib": ["envs/differential_game.py"],
     "tensorboard": [],
 }
 

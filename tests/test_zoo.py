@@ -18,7 +18,10 @@ from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 
 ROOT = Path(__file__).resolve().parent.parent
 ALGORITHMS = {"cora_ppo": CORAPPO, "mappo": MAPPO}
-SCENARIOS = ("give_way", "multi_give_way", "navigation")
+SCENARIOS = (
+    *("give_way", "multi_give_way", "navigation"),
+    *("matrix_team", "multi_peak", "climbing", "penalty", "differential"),
+)
 
 # What rl_zoo3 reads from an entry besides constructor arguments
 ZOO_KEYS = {

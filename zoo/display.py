@@ -10,8 +10,8 @@ from contextlib import contextmanager
 @contextmanager
 def virtual_display() -> Iterator[None]:
     """
-    Within, what draws through X finds a display: the machine's own if there is one, else one that Xvfb simulates. Where Xvfb is
-    not installed there is none, and an environment that needs it says so itself.
+    Within, what draws through X finds a display: the machine's own if there is one, else one that Xvfb simulates. Where Xvfb
+    is not installed there is none, and an environment that needs it says so itself.
     """
     xvfb = shutil.which("Xvfb")
     if os.environ.get("DISPLAY") or xvfb is None:
@@ -26,7 +26,7 @@ def virtual_display() -> Iterator[None]:
         with os.fdopen(reader) as numbers:
             number = numbers.readline().strip()
         if not number:
-            raise RuntimeError(f"Xvfb ended with code {server.wait()} before it was ready. Run it by hand to see why: {xvfb} :99")
+            raise RuntimeError(f"Xvfb ended with code {server.wait()} before it was ready. Run `{xvfb} :99` to see why.")
         os.environ["DISPLAY"] = f":{number}"
         yield
     finally:

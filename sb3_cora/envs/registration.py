@@ -12,6 +12,15 @@ VMAS_TASKS = {
     "navigation": {"max_steps": 100},
 }
 
+# Games of this project, by their ids
+GAMES = {
+    "matrix_team": "sb3_cora.envs.matrix_game:MatrixTeamGame",
+    "multi_peak": "sb3_cora.envs.matrix_game:MultiPeakGame",
+    "climbing": "sb3_cora.envs.matrix_game:ClimbingGame",
+    "penalty": "sb3_cora.envs.matrix_game:PenaltyGame",
+    "differential": "sb3_cora.envs.differential_game:DifferentialGame",
+}
+
 # The horizon of the scenarios that have no task of their own above.
 VMAS_MAX_STEPS = 100
 
@@ -28,10 +37,17 @@ MPE2_TASKS = {
 
 def register_envs() -> None:
     """
-    Register the environments of sb3_cora with Gymnasium: the tasks by their name, every scenario that the installed
+    Register the environments of sb3_cora with Gymnasium: games and tasks by their name, every scenario that the installed
     VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
     ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make.
     """
+    for name in GAMES:
+        gym.register(
+            id=name,
+            entry_point="sb3_cora.envs.batched_game:GameEnv",
+            vector_entry_point="sb3_cora.envs.batched_game:GameVecEnv",
+            kwargs={"game": name},
+        )
     for name, settings in VMAS_TASKS.items():
         _register_vmas(name, name, settings)
     for name in _vmas_scenarios():

@@ -1,0 +1,255 @@
+"""The differential game: one move of continuous actions on a surface of several hills."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, check_count, check_range, colour, game_generator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Centres keep away from the border by this much, so that a hill's top is not cut
+CENTRE_RANGE = 0.8
+# Draws of a centre, of which the one farthest from the centres before it is taken
+CENTRE_DRAWS = 16
+# Points along each axis of a plotted surface
+PLOT_POINTS = 201
+
+
+def gaussian_fields(actions: np.ndarray, centres: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """
+    Equation 7 of the CORA paper: the sum over fields of ``h_k exp(-|a - c_k|^2 / (2 w_k^2))``.
+
+    :param actions: joint actions ``a``, ``(batch, n_agents)``
+    :param centres: ``c``, ``(n_fields, n_agents)``
+    :param heights: ``h``, ``(n_fields,)``
+    :param widths: ``w``, ``(n_fields,)``, standard deviations in units of the actions
+    :return: ``(batch,)``
+    """
+    squared = np.square(actions[:, None] - centres).sum(axis=-1)
+    # No matrix product, whose rounding depends on the size of the batch
+    return (heights * np.exp(squared / (-2.0 * np.square(widths)))).sum(axis=-1)
+
+
+def climb_fields(
+    starts: np.ndarray, centres: np.ndarray, heights: np.ndarray, widths: np.ndarray, max_iterations: int = 20_000
+) -> np.ndarray:
+    """
+    Local maxima of ``gaussian_fields``, by mean shift: each point moves to the mean of the centres, weighted by what their
+    fields pull at the point. That never descends, and stays within the convex hull of the centres, where all maxima are.
+
+    :param starts: ``(n_starts, n_agents)``
+    :param centres: ``(n_fields, n_agents)``
+    :param heights: ``(n_fields,)``, positive
+    :param widths: ``(n_fields,)``
+    :param max_iterations: moves after which to stop; far less are needed unless two hills are about to merge
+    :return: where the starts lead, ``(n_starts, n_agents)``
+    """
+    points = starts
+    for _ in range(max_iterations):
+        squared = np.square(points[:, None] - centres).sum(axis=-1)
+        # Logarithms, because far away from all centres every field rounds to 0
+        pulls = np.log(heights / np.square(widths)) - squared / (2.0 * np.square(widths))
+        weights = np.exp(pulls - pulls.max(axis=1, keepdims=True))
+        moved = weights @ centres / weights.sum(axis=1, keepdims=True)
+        if np.abs(moved - points).max() < 1e-13:
+            return moved
+        points = moved
+    return points
+
+
+class DifferentialGame(BatchedGame):
+    """
+    The differential game of the CORA paper (section 5.2), after Wei and Luke (2016): each agent chooses a number in
+    [-1, 1], and the team is paid the height of a surface at that point. The surface is a sum of Gaussian hills, several of
+    them local optima. An episode is one step.
+
+    Heights and widths are drawn uniformly in the given ranges, but for the height of the best hill. Each centre is that of
+    16 uniform draws in [-0.8, 0.8] which is farthest from the centres before it, so that hills seldom merge. Distances
+    between points grow with the square root of the number of dimensions, and so do the widths, lest the hills of many agents
+    be out of anyone's sight: they are the drawn ones times ``sqrt(n_agents / 2)``.
+
+    ``local_optima`` and ``optimal_return`` come from a search that climbs from every centre and from the middle between
+    every two of them until it stands still, which leaves an error below 1e-9 in the return.
+
+    :param n_agents: number of agents, which is the number of dimensions of the surface
+    :param n_fields: number of hills, the best one included; where there are many, some are no optimum beside a higher one
+    :param best_height: height of the best hill; where others overlap with it, the optimum is a little higher
+    :param height_range: lowest and highest height of the other hills, above 0 and below ``best_height``
+    :param width_range: smallest and largest standard deviation of a hill of two dimensions, above 0
+    :param game_seed: seed of the hills
+    :raises ValueError: if a number is out of range
+    """
+
+    def __init__(
+        self,
+        n_agents: int = 2,
+        n_fields: int = 5,
+        best_height: float = 10.0,
+        height_range: Sequence[float] = (3.0, 8.0),
+        width_range: Sequence[float] = (0.15, 0.3),
+        game_seed: int = 0,
+    ) -> None:
+        check_count("n_agents", n_agents)
+        check_count("n_fields", n_fields)
+        low, high = check_range("height_range", height_range)
+        narrow, wide = check_range("width_range", width_range)
+        if low <= 0 or narrow <= 0:
+            raise ValueError(f"height_range={height_range!r} and width_range={width_range!r}, expected numbers above 0.")
+        if not high < best_height < np.inf:
+            raise ValueError(f"best_height={best_height}, expected a finite number above height_range={height_range!r}.")
+        super().__init__(1, spaces.Box(-1.0, 1.0, (n_agents, 1), dtype=np.float32))
+        generator = game_generator(game_seed)
+        self.centres = _spread_centres(generator, n_fields, n_agents)
+        self.heights = np.array([best_height, *generator.uniform(low, high, n_fields - 1)])
+        self.widths = generator.uniform(narrow, wide, n_fields) * np.sqrt(n_agents / 2)
+        #: Where the hilltops are, the highest first, ``(n_optima, n_agents)``
+        self.local_optima = self._search()
+        self.optimal_actions = self.local_optima[:1, :, None]
+
+    def rewards(self, step: int, actions: np.ndarray) -> np.ndarray:
+        return self._surface(actions[:, :, 0].astype(np.float64))
+
+    def draw(self, step: int, action: np.ndarray | None = None) -> np.ndarray:
+        """
+        The surface from dark (0) to bright (the optimum), the first agent's action from left to right, the second's
+        upwards, the others' as they are played, or best where nothing is. The best joint action is a cross, the one
+        played a dot; the bar below is full, because there is only one step.
+
+        :param step: 0
+        :param action: the joint action to mark, if any
+        :return: ``(252, 240, 3)`` of uint8
+        """
+        best = self.local_optima[0]
+        shown = best if action is None else np.asarray(action, dtype=np.float64)[:, 0]
+        picture = np.full((PICTURE_SIZE + BAR_HEIGHT, PICTURE_SIZE, 3), 220, dtype=np.uint8)
+        heights = self._section(PICTURE_SIZE, shown)[::-1]
+        picture[:PICTURE_SIZE] = colour(heights, 0.0, self.optimal_return)
+        picture[PICTURE_SIZE : PICTURE_SIZE + 2] = 40
+        rows, columns = np.indices((PICTURE_SIZE, PICTURE_SIZE))
+        for point, is_cross in ((best, True), (shown, False)):
+            if not is_cross and action is None:
+                continue
+            right = np.abs(columns - (point[0] + 1) / 2 * (PICTURE_SIZE - 1))
+            # A single agent's surface is a line, stretched to a picture
+            up = np.abs(rows - (1 - point[1]) / 2 * (PICTURE_SIZE - 1)) if self.n_agents > 1 else np.zeros_like(right)
+            for value, size in ((0, 6), (255, 4)):
+                mark = (right <= size) & (up <= size)
+                mark &= np.minimum(right, up) <= size - 3 if is_cross else np.hypot(right, up) <= size
+                picture[:PICTURE_SIZE][mark] = value
+        return picture
+
+    def plot_surface(self, ax: "Axes | None" = None) -> "Axes":
+        """
+        Plot the surface of two agents.
+
+        :param ax: where to plot: a surface on axes of three dimensions, a map on others; new axes of three dimensions if
+            not given
+        :return: the axes
+        :raises ValueError: if the game has not two agents
+        :raises ImportError: if matplotlib is not installed
+        """
+        self._check_plottable()
+        axes = _new_axes(projection="3d") if ax is None else ax
+        values = np.linspace(-1.0, 1.0, PLOT_POINTS)
+        heights = self._section(PLOT_POINTS, self.local_optima[0])
+        # Axes of three dimensions have more methods than the type says
+        axes_3d: Any = axes
+        if _has_three_dimensions(axes):
+            # Every point: matplotlib would otherwise leave out all but 50 along an axis, and hilltops with them
+            axes_3d.plot_surface(*np.meshgrid(values, values), heights, cmap="viridis", rcount=PLOT_POINTS, ccount=PLOT_POINTS)
+            axes_3d.set_zlabel("reward")
+        else:
+            mesh = axes.pcolormesh(values, values, heights, cmap="viridis", shading="nearest")
+            axes.figure.colorbar(mesh, ax=axes, label="reward")
+            axes.set_aspect("equal")
+        axes.set(xlabel="action of agent 0", ylabel="action of agent 1")
+        return axes
+
+    def plot_trajectory(self, means: np.ndarray, ax: "Axes | None" = None) -> "Axes":
+        """
+        Plot, over the surface of two agents, the way of a policy's mean in the course of a training (the paper's figure 2).
+
+        Means outside of [-1, 1] are plotted where they act, on the border.
+
+        :param means: the mean joint actions, first to last, ``(n_points, 2)`` or ``(n_points, 2, 1)``
+        :param ax: where to plot, as in ``plot_surface``; a new map if not given
+        :return: the axes
+        :raises ValueError: if the game has not two agents, or ``means`` is of another shape or holds NaN
+        :raises ImportError: if matplotlib is not installed
+        """
+        self._check_plottable()
+        means = np.asarray(means, dtype=np.float64)
+        if means.shape[1:] not in ((2,), (2, 1)) or len(means) == 0 or np.isnan(means).any():
+            raise ValueError(
+                f"The means are of shape {means.shape} and hold {np.isnan(means).sum()} NaN, expected (n_points, 2) or "
+                "(n_points, 2, 1) without NaN: one mean joint action for each time it was looked at."
+            )
+        axes = self.plot_surface(_new_axes() if ax is None else ax)
+        way = means.reshape(-1, 2).clip(-1.0, 1.0)
+        points = np.concatenate((way, self.local_optima[:1]))
+        if _has_three_dimensions(axes):
+            # Lifted by a little, and drawn last, lest the surface hide them
+            points = np.column_stack((points, self._surface(points) + 0.02 * self.optimal_return))
+        spot: dict[str, Any] = dict(markeredgecolor="black", linestyle="")
+        for drawn, style in (
+            (points[:-1], dict(color="red", marker=".", markersize=4, linewidth=1.5, label="mean of the policy")),
+            (points[:1], dict(color="white", **spot, marker="o", label="start")),
+            (points[-2:-1], dict(color="red", **spot, marker="s", label="end")),
+            (points[-1:], dict(color="white", **spot, marker="*", markersize=12, label="optimum")),
+        ):
+            axes.plot(*drawn.T, zorder=10, **style)
+        axes.legend(loc="upper right", fontsize="small")
+        return axes
+
+    def _surface(self, points: np.ndarray) -> np.ndarray:
+        return gaussian_fields(points, self.centres, self.heights, self.widths)
+
+    def _section(self, n_points: int, others: np.ndarray) -> np.ndarray:
+        """Heights over the first two agents' actions, ``(second, first)``, the others' as given."""
+        values = np.linspace(-1.0, 1.0, n_points)
+        points = np.tile(others, (n_points * n_points, 1))
+        points[:, 0] = np.tile(values, n_points)
+        if self.n_agents > 1:
+            points[:, 1] = np.repeat(values, n_points)
+        return self._surface(points).reshape(n_points, n_points)
+
+    def _search(self) -> np.ndarray:
+        """The different local optima, the highest first."""
+        first, second = np.triu_indices(len(self.centres))
+        # The pairs of a centre and itself give the centres
+        starts = (self.centres[first] + self.centres[second]) / 2
+        ends = climb_fields(starts, self.centres, self.heights, self.widths)
+        found: list[np.ndarray] = []
+        for end in ends[np.argsort(-self._surface(ends), kind="stable")]:
+            if all(np.abs(end - other).max() > 1e-6 for other in found):
+                found.append(end)
+        return np.array(found)
+
+    def _check_plottable(self) -> None:
+        if self.n_agents != 2:
+            raise ValueError(f"The surface of n_agents={self.n_agents} has no plot, only that of 2 has. Use render() instead.")
+
+
+def _spread_centres(generator: np.random.Generator, n_fields: int, n_agents: int) -> np.ndarray:
+    centres = generator.uniform(-CENTRE_RANGE, CENTRE_RANGE, (1, n_agents))
+    while len(centres) < n_fields:
+        draws = generator.uniform(-CENTRE_RANGE, CENTRE_RANGE, (CENTRE_DRAWS, n_agents))
+        distances = np.square(draws[:, None] - centres).sum(axis=-1).min(axis=1)
+        centres = np.concatenate((centres, draws[distances.argmax()][None]))
+    return centres
+
+
+def _new_axes(projection: str | None = None) -> "Axes":
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError('matplotlib is not installed: pip install "sb3-cora[plots]"') from error
+    return pyplot.figure(layout="constrained").add_subplot(projection=projection)
+
+
+def _has_three_dimensions(axes: "Axes") -> bool:
+    return axes.name == "3d"

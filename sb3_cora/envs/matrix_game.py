@@ -1,0 +1,235 @@
+"""Games whose rewards stand in a table: one entry for each joint action, one table for each step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_cora.envs.batched_game import (
+    BAR_HEIGHT,
+    PICTURE_SIZE,
+    BatchedGame,
+    check_count,
+    check_range,
+    colour,
+    game_generator,
+)
+
+CLIMBING_PAYOFFS = ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0))
+
+# 800 MB of float64
+MAX_ENTRIES = 10**8
+
+
+class MatrixGame(BatchedGame):
+    """
+    A game with given tables. Use it as ``GameVecEnv(MatrixGame(payoffs), num_envs=64)``.
+
+    :param payoffs: the team's reward for each step and joint action, ``(n_steps, k_1, .., k_n)``, where agent ``i`` has
+        ``k_i`` actions
+    :raises ValueError: if ``payoffs`` has no agent, an agent no action, or an entry is not finite
+    """
+
+    def __init__(self, payoffs: np.ndarray) -> None:
+        self.payoffs = np.asarray(payoffs, dtype=np.float64)
+        if self.payoffs.ndim < 2 or self.payoffs.size == 0:
+            raise ValueError(
+                f"The payoffs are of shape {self.payoffs.shape}, expected (n_steps, k_1, .., k_n) with at least one step, "
+                "one agent and one action each. Put one table T played over n_steps steps as "
+                "np.broadcast_to(T, (n_steps, *T.shape))."
+            )
+        if not np.isfinite(self.payoffs).all():
+            raise ValueError("The payoffs hold NaN or infinity. Give every joint action a finite reward.")
+        super().__init__(len(self.payoffs), spaces.MultiDiscrete(list(self.payoffs.shape[1:])))
+        best = self.payoffs.reshape(self.n_steps, -1).argmax(axis=1)
+        self.optimal_actions = np.stack(np.unravel_index(best, self.payoffs.shape[1:]), axis=1)
+
+    def rewards(self, step: int, actions: np.ndarray) -> np.ndarray:
+        return self.payoffs[step][tuple(actions.T)]
+
+    def best_joint_actions(self, step: int) -> np.ndarray:
+        """
+        All the best joint actions, of which ``optimal_actions[step]`` is the first.
+
+        :param step: which step of the episode, from 0
+        :return: ``(n_best, n_agents)``
+        """
+        return np.argwhere(self.payoffs[step] == self.payoffs[step].max())
+
+    def draw(self, step: int, action: np.ndarray | None = None) -> np.ndarray:
+        """
+        The step's table from dark (the lowest reward of all steps) to bright (the highest). The actions of the first half
+        of the agents count the rows, those of the others the columns, the last agent's fastest. A best joint action has a
+        dot; the joint action played has a frame; the bar below shows how far the episode is.
+
+        :param step: which step of the episode, from 0
+        :param action: the joint action to mark, if any
+        :return: ``(252, 240, 3)`` of uint8
+        """
+        n_actions = self.payoffs.shape[1:]
+        # With an odd number of agents the rows get one more; a single agent's actions are all rows
+        row_agents = (self.n_agents + 1) // 2
+        shape = int(np.prod(n_actions[:row_agents])), int(np.prod(n_actions[row_agents:]))
+        table = self.payoffs[step].reshape(shape)
+        # Of a table of more cells than pixels some cells are left out
+        rows, columns = (np.arange(PICTURE_SIZE) * count // PICTURE_SIZE for count in shape)
+        picture = np.empty((PICTURE_SIZE + BAR_HEIGHT, PICTURE_SIZE, 3), dtype=np.uint8)
+        picture[:PICTURE_SIZE] = colour(table[np.ix_(rows, columns)], self.payoffs.min(), self.payoffs.max())
+        # More than that would be a picture of dots
+        for best in self.best_joint_actions(step)[:100]:
+            top, bottom, left, right = self._cell(best, shape)
+            row, column = (top + bottom) // 2, (left + right) // 2
+            picture[max(row - 4, 0) : row + 4, max(column - 4, 0) : column + 4] = 0
+            picture[max(row - 2, 0) : row + 2, max(column - 2, 0) : column + 2] = 255
+        if action is not None:
+            top, bottom, left, right = self._cell(action, shape)
+            for value, width in ((255, 4), (0, 2)):
+                framed = picture[top:bottom, left:right].copy()
+                picture[top:bottom, left:right] = value
+                picture[top + width : bottom - width, left + width : right - width] = framed[width:-width, width:-width]
+        picture[PICTURE_SIZE:] = 40
+        picture[PICTURE_SIZE + 2 :, : PICTURE_SIZE * (step + 1) // self.n_steps] = 220
+        return picture
+
+    def _cell(self, action: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Pixels of a joint action's cell: top, bottom, left, right, the second and fourth excluded."""
+        row, column = np.unravel_index(np.ravel_multi_index(tuple(action), self.payoffs.shape[1:]), shape)
+        pixels = []
+        for index, count in zip((int(row), int(column)), shape, strict=True):
+            # At least 10 pixels, so that there is something to see of a cell smaller than that
+            start = min(index * PICTURE_SIZE // count, PICTURE_SIZE - 10)
+            pixels += [start, max((index + 1) * PICTURE_SIZE // count, start + 10)]
+        top, bottom, left, right = pixels
+        return top, bottom, left, right
+
+
+class MatrixTeamGame(MatrixGame):
+    """
+    The matrix team game of the CORA paper (section 5.1): every step has a table of random rewards of its own, so that the
+    best joint action changes from step to step, which the agents observe.
+
+    :param n_agents: number of agents
+    :param n_actions: number of actions of each agent
+    :param n_steps: number of steps of an episode
+    :param reward_range: lowest and highest reward; the entries are drawn uniformly in between
+    :param game_seed: seed of the tables
+    :raises ValueError: if a number is out of range, or the tables are too large to be held
+    """
+
+    def __init__(
+        self,
+        n_agents: int = 3,
+        n_actions: int = 5,
+        n_steps: int = 10,
+        reward_range: Sequence[float] = (-10.0, 10.0),
+        game_seed: int = 0,
+    ) -> None:
+        shape = _checked_shape(n_agents, n_actions, n_steps)
+        low, high = check_range("reward_range", reward_range)
+        super().__init__(game_generator(game_seed).uniform(low, high, shape))
+
+
+class MultiPeakGame(MatrixGame):
+    """
+    The multi-peak matrix team game of the CORA paper (section 5.1): in every step a few joint actions are peaks, one of
+    them the best, and all others cost the team.
+
+    No agent plays the same action in two peaks of a step, so each peak is a local optimum: as long as not all agents leave it
+    together, and for the same other peak, the team falls into the background.
+
+    :param n_agents: number of agents
+    :param n_actions: number of actions of each agent
+    :param n_steps: number of steps of an episode
+    :param n_peaks: number of peaks in each step, the best one included; at most ``n_actions``
+    :param best_peak: reward of the best peak
+    :param peak_range: lowest and highest reward of the other peaks, which are drawn uniformly in between
+    :param background_range: lowest and highest reward of everything else, likewise
+    :param game_seed: seed of the tables
+    :raises ValueError: if a number is out of range, the rewards of background, peaks and best peak do not lie above one
+        another, or the tables are too large to be held
+    """
+
+    def __init__(
+        self,
+        n_agents: int = 3,
+        n_actions: int = 5,
+        n_steps: int = 10,
+        n_peaks: int = 3,
+        best_peak: float = 10.0,
+        peak_range: Sequence[float] = (2.0, 8.0),
+        background_range: Sequence[float] = (-20.0, -10.0),
+        game_seed: int = 0,
+    ) -> None:
+        shape = _checked_shape(n_agents, n_actions, n_steps)
+        check_count("n_peaks", n_peaks)
+        if n_peaks > n_actions:
+            raise ValueError(
+                f"n_peaks={n_peaks} is more than n_actions={n_actions}, but no agent plays the same action in two peaks. "
+                "Lower n_peaks or raise n_actions."
+            )
+        low, high = check_range("background_range", background_range)
+        peak_low, peak_high = check_range("peak_range", peak_range)
+        if not high < peak_low or not peak_high < best_peak < np.inf:
+            raise ValueError(
+                f"background_range={background_range}, peak_range={peak_range} and best_peak={best_peak} must lie above one "
+                "another in this order, without touching."
+            )
+        generator = game_generator(game_seed)
+        payoffs = generator.uniform(low, high, shape)
+        for table in payoffs:
+            actions = tuple(generator.permutation(n_actions)[:n_peaks] for _ in range(n_agents))
+            table[actions] = [best_peak, *generator.uniform(peak_low, peak_high, n_peaks - 1)]
+        super().__init__(payoffs)
+
+
+class ClimbingGame(MatrixGame):
+    """
+    The climbing game of Claus and Boutilier (1998), two agents with three actions, repeated.
+
+    The best joint action, (0, 0) with 11, lies next to the worst, -30, so an agent that has not yet agreed with the other
+    does better away from it; most methods settle at 7 or 5 a step.
+
+    :param n_steps: number of steps of an episode
+    :raises ValueError: if ``n_steps`` is less than 1
+    """
+
+    def __init__(self, n_steps: int = 25) -> None:
+        super().__init__(_repeated(CLIMBING_PAYOFFS, n_steps))
+
+
+class PenaltyGame(MatrixGame):
+    """
+    The penalty game of Claus and Boutilier (1998), two agents with three actions, repeated.
+
+    There are two best joint actions, (0, 2) and (2, 0) with 10, and a mixture of them costs ``k``; (1, 1) with 2 is safe.
+
+    :param k: the penalty, at most 0; the lower, the harder
+    :param n_steps: number of steps of an episode
+    :raises ValueError: if ``k`` is positive or not finite, or ``n_steps`` less than 1
+    """
+
+    def __init__(self, k: float = -100.0, n_steps: int = 25) -> None:
+        if not -np.inf < k <= 0:
+            raise ValueError(f"k={k}, expected a penalty: a finite number of at most 0, such as 0, -25 or -100.")
+        super().__init__(_repeated(((k, 0.0, 10.0), (0.0, 2.0, 0.0), (10.0, 0.0, k)), n_steps))
+
+
+def _repeated(table: Sequence[Sequence[float]], n_steps: int) -> np.ndarray:
+    """The same table for each step, ``(n_steps, k_1, k_2)``, in the memory of one."""
+    check_count("n_steps", n_steps)
+    payoffs = np.array(table)
+    return np.broadcast_to(payoffs, (n_steps, *payoffs.shape))
+
+
+def _checked_shape(n_agents: int, n_actions: int, n_steps: int) -> tuple[int, ...]:
+    """The shape of the tables, ``(n_steps, n_actions, .., n_actions)``."""
+    check_count("n_agents", n_agents)
+    check_count("n_actions", n_actions, least=2)
+    check_count("n_steps", n_steps)
+    n_entries = int(n_steps) * int(n_actions) ** int(n_agents)
+    if n_entries > MAX_ENTRIES:
+        raise ValueError(
+            f"n_agents={n_agents}, n_actions={n_actions} and n_steps={n_steps} make tables of {n_entries} entries, and more "
+            f"than {MAX_ENTRIES} are refused. Lower one of them."
+        )
+    return (n_steps, *(n_actions,) * n_agents)
