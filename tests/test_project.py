@@ -23,7 +23,7 @@ OPTIONAL = {
     "pettingzoo": ["envs/pettingzoo.py"],
     "mpe2": [],
     "supersuit": [],
-    "gymnasium_robotics": [],
+    "gymnasium_robotics": ["envs/mamujoco.py"],
     "mujoco": [],
     "cvxpy": ["credit/solvers/cvxpylayers.py"],
     "cvxpylayers": ["credit/solvers/cvxpylayers.py"],

@@ -34,12 +34,34 @@ MPE2_TASKS = {
     "simple_spread": "simple_spread_v3",
 }
 
+# How the installed gymnasium-robotics splits its robots among agents. None is listed for those it only has as one agent.
+MAMUJOCO_SPLITS = {
+    "Ant": ("2x4", "2x4d", "4x2"),
+    "CoupledHalfCheetah": ("1p1",),
+    "HalfCheetah": ("2x3", "6x1"),
+    "Hopper": ("3x1",),
+    "Humanoid": ("9|8",),
+    "HumanoidStandup": ("9|8",),
+    "InvertedDoublePendulum": (),
+    "InvertedPendulum": (),
+    "ManySegmentAnt": ("2x3",),
+    "ManySegmentSwimmer": ("10x2",),
+    "Pusher": ("3p",),
+    "Reacher": ("2x1",),
+    "Swimmer": ("2x1",),
+    "Walker2d": ("2x3",),
+}
+
+# Of these any split into agents and segments is legal; the ids are but examples.
+MAMUJOCO_SEGMENTED = ("ManySegmentAnt", "ManySegmentSwimmer")
+
 
 def register_envs() -> None:
     """
     Register the environments of sb3_cora with Gymnasium: games and tasks by their name, every scenario that the installed
     VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
-    ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make.
+    ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make;
+    where gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, its ``|`` as ``-``.
     """
     for name in GAMES:
         gym.register(
@@ -55,6 +77,10 @@ def register_envs() -> None:
     for name, module in MPE2_TASKS.items():
         _register_pettingzoo(f"mpe2/{name}", {"env": f"mpe2.{module}:parallel_env"})
     _register_pettingzoo("pettingzoo", {})
+    if importlib.util.find_spec("gymnasium_robotics") is not None:
+        for scenario, splits in MAMUJOCO_SPLITS.items():
+            for split in splits:
+                _register_mamujoco(scenario, split)
 
 
 def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:
@@ -64,6 +90,17 @@ def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:
         # It warns of the padding of unequal agents, where a space's low is its high on purpose.
         disable_env_checker=True,
         kwargs=settings,
+    )
+
+
+def _register_mamujoco(scenario: str, split: str) -> None:
+    # Gymnasium's ids have no "|".
+    gym.register(
+        id=f"mujoco/{scenario}-{split.replace('|', '-')}",
+        entry_point="sb3_cora.envs.mamujoco:MaMuJoCoEnv",
+        # Gymnasium's checker warns of spaces with low == high, which is how a joint space marks padding.
+        disable_env_checker=True,
+        kwargs={"scenario": scenario, "agent_conf": split},
     )
 
 
