@@ -24,6 +24,7 @@ LARGEST_FAST_CORE = 10
 MAX_ELEMENTS = 2**20
 WEIGHT = 0.1
 MEBIBYTE = 2**20
+STATUS = Path("/proc/self/status")
 
 
 class Row(NamedTuple):
@@ -125,12 +126,12 @@ def steps(n_agents: int, n_samples: int, n_cores: int) -> Iterator[Step]:
     yield credits_step("shapley", values, orders, th.randn(n_samples, generator=generator))
 
 
-def resident(field: str) -> int:
+def virtual(field: str) -> int:
     """
-    :param field: of what Linux says of this process: ``"VmRSS"``, the memory it has now, or ``"VmHWM"``, the most it had
+    :param field: of what Linux says of this process: ``"VmSize"``, the memory it has, or ``"VmPeak"``, the most it ever had
     :return: bytes
     """
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = STATUS.read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
@@ -143,8 +144,7 @@ def bytes_of(tensors: tuple[th.Tensor, ...]) -> int:
 
 def extra_memory(n_agents: int, n_samples: int, n_cores: int) -> dict[str, int]:
     """
-    Memory of every step, to be called in a process of its own. The system's count of the most memory that the process ever had
-    (VmHWM) is reset before a step. ``getrusage`` would not do: it cannot be reset, and begins with what the parent had.
+    Memory of every step, as addresses: what is resident also depends on what the system finds worth keeping.
 
     :param n_agents: number of agents
     :param n_samples: number of samples
@@ -155,10 +155,12 @@ def extra_memory(n_agents: int, n_samples: int, n_cores: int) -> dict[str, int]:
     extra = {}
     for step in steps(n_agents, n_samples, n_cores):
         step.run(min(64, step.n_samples))  # so that nothing is loaded or set up later on
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
+        # Addresses without memory, up to the peak so far, so that whatever is added raises the peak
+        filler = th.empty(virtual("VmPeak") - virtual("VmSize"), dtype=th.uint8)
+        before = virtual("VmPeak")
         result = step.run(step.n_samples)
-        extra[step.name] = resident("VmHWM") - before - bytes_of(result)
+        extra[step.name] = virtual("VmPeak") - before - bytes_of(result)
+        del filler, result
     return extra
 
 
@@ -169,7 +171,7 @@ def extra_memory_in_fresh_process(n_agents: int, n_samples: int, n_cores: int) -
 
     :return: as ``extra_memory``; nothing where the system does not tell
     """
-    if not os.access("/proc/self/clear_refs", os.W_OK):
+    if not STATUS.is_file():
         return {}
     name, before = "MALLOC_MMAP_THRESHOLD_", os.environ.get("MALLOC_MMAP_THRESHOLD_")
     os.environ[name] = "65536"
