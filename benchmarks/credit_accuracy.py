@@ -16,7 +16,7 @@ prints one row per kind of game, number of agents and variance weight (0 is the 
 
 import argparse
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from scipy import sparse
 from sb3_cora.credit import all_coalitions, allocate, sample_coalitions
 
 TARGET = 1e-9
+N_GAMES = 20_000
 WEIGHTS = (0.0, 1e-3, 0.1, 1.0, 10.0)
 TABLES = {2: None, 3: None, 4: None, 6: None, 8: None, 10: 100, 20: 200}
 """Number of agents, and how many coalitions are sampled; all of them where ``None``."""
@@ -228,13 +229,14 @@ def measure(name: str, masks: th.Tensor, variance_weight: float, n_games: int, n
     )
 
 
-def rows(n_games: int, n_references: int) -> Iterator[Row]:
+def rows(n_games: int, n_references: int, tables: Mapping[int, int | None] = TABLES) -> Iterator[Row]:
     """
     :param n_games: games a row
     :param n_references: how many of them are solved by Clarabel too
+    :param tables: numbers of agents and of coalitions, as ``TABLES`` has them
     :return: the rows of the table
     """
-    for n_agents, n_coalitions in TABLES.items():
+    for n_agents, n_coalitions in tables.items():
         if n_coalitions is None:
             masks = all_coalitions(n_agents)
         else:
@@ -247,7 +249,7 @@ def rows(n_games: int, n_references: int) -> Iterator[Row]:
 def main() -> None:
     """Print the table, write it, and say which rows miss the target."""
     parser = argparse.ArgumentParser(description="Accuracy of the core programme's default solver beside Clarabel")
-    parser.add_argument("--n-games", type=int, default=20_000, help="games a row")
+    parser.add_argument("--n-games", type=int, default=N_GAMES, help="games a row")
     parser.add_argument("--n-references", type=int, default=200, help="games a row that Clarabel solves too")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the CSV goes")
     args = parser.parse_args()

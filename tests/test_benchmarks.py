@@ -115,3 +115,83 @@ def test_learning_report_without_results_fails(tmp_path: Path) -> None:
     run = learning(tmp_path, "--report")
     assert run.returncode == 1
     assert "has no runs to report" in run.stderr
+
+
+def credit(folder: Path, *flags: str) -> str:
+    command = [sys.executable, str(ROOT / "benchmarks" / "credit.py"), "--quick", "--output", str(folder), *flags]
+    run = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def credit_rows(folder: Path, part: str) -> list[dict[str, str]]:
+    with (folder / f"credit_{part}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_speed(rows: list[dict[str, str]]) -> None:
+    core = [row for row in rows if row["device"] == "cpu" and row["concept"] == "core"]
+    assert {(row["n_agents"], row["n_coalitions"]) for row in core} == {("2", "2"), ("4", "14")}
+    assert {"least_core", "core_l1", "nucleolus", "shapley", "banzhaf"} < {row["concept"] for row in rows}
+    ours = {(row["n_agents"], row["batch"]): float(row["microseconds"]) for row in core if row["solver"] == "batched"}
+    assert len(ours) == 4
+    for row in core:
+        ratio = float(row["microseconds"]) / ours[row["n_agents"], row["batch"]]
+        assert float(row["ratio"]) == pytest.approx(ratio, rel=2e-3)
+        # Every solver has solved the same games
+        assert row["solver"] == "batched" or float(row["disagreement"]) < 1e-6
+
+
+def check_samples(rows: list[dict[str, str]]) -> None:
+    assert {row["game"] for row in rows} == {"normal", "nearly_additive", "supermodular", "critic"}
+    assert {(row["sampling"], row["extremes"]) for row in rows} == set(
+        product(("uniform", "shapley_kernel"), ("True", "False"))
+    )
+    for row in rows:
+        gap, violated, violation, distance, bound = (
+            float(row[field]) for field in ("gap", "violated", "violation", "distance", "bound")
+        )
+        n_coalitions = int(row["n_coalitions"])
+        assert bound == pytest.approx(10 / (n_coalitions + 1), rel=1e-3)
+        assert float(row["equal_gap"]) > 0
+        if n_coalitions == 1022:
+            # Nothing is left out, whatever the way of drawing
+            assert violated == 0
+            np.testing.assert_allclose([gap, violation, distance], 0, atol=1e-9)
+        else:
+            assert gap > 1e-9 and violation > 1e-9
+            assert 0 < violated <= 1 - n_coalitions / 1022
+            assert row["sampling"] != "uniform" or violated < bound
+        assert float(row["gap_low"]) - 1e-9 <= gap <= float(row["gap_high"]) + 1e-9
+
+
+def check_scaling(rows: list[dict[str, str]]) -> None:
+    assert [(row["step"], row["n_coalitions"]) for row in rows] == [("values", "30"), ("core", "30"), ("shapley", "252")]
+    values, core, shapley = rows
+    assert float(values["result_mib"]) == pytest.approx(4000 * 30 * 4 / 2**20, rel=1e-3)
+    # Credits, epsilon and gap in single precision and a flag
+    for row in (core, shapley):
+        assert float(row["result_mib"]) == pytest.approx(4000 * (7 * 4 + 1) / 2**20, rel=1e-3)
+        assert row["unconverged"] == "0"
+    if sys.platform == "linux":
+        # A handful of temporaries beside the values
+        assert float(values["extra_mib"]) < 8 * float(values["temporary_mib"])
+
+
+@pytest.mark.slow
+def test_credit_parts_have_their_known_properties(tmp_path: Path) -> None:
+    credit(tmp_path, "--parts", "speed", "samples", "scaling", "--device", "cpu")
+    check_speed(credit_rows(tmp_path, "speed"))
+    check_samples(credit_rows(tmp_path, "samples"))
+    check_scaling(credit_rows(tmp_path, "scaling"))
+    size = (tmp_path / "credit.png").stat().st_size
+    assert size > 10_000
+
+    # A later run draws the parts of the earlier one too; of few games there is no file
+    output = credit(tmp_path, "--parts", "accuracy")
+    assert (tmp_path / "credit.png").stat().st_size > size
+    assert not (tmp_path / "credit_accuracy.csv").exists()
+    kinds = re.findall(r"^ *(\w+)  +\d+  +(\S+)  +(\S+)  +(\S+)  +(\d+)  +\d+  +(\S+)$", output, re.MULTILINE)
+    assert len(kinds) == 10
+    for *_, unconverged, above_reference in kinds:
+        assert unconverged == "0" and float(above_reference) < 1e-9

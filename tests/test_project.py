@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,21 @@ def test_credit_is_pure_torch(path: Path) -> None:
     assert foreign == []
 
 
+def test_credit_is_usable_alone() -> None:
+    """Without Stable-Baselines3 and Gymnasium, and without the parts of the package that need them."""
+    code = f"""
+import sys, types
+sys.modules.update(stable_baselines3=None, gymnasium=None, sb3_cora=types.ModuleType("sb3_cora"))
+sys.modules["sb3_cora"].__path__ = [{str(PACKAGE)!r}]
+import torch as th
+from sb3_cora.credit import all_coalitions, allocate
+print(allocate(th.tensor([[5.0, -5.0]]), all_coalitions(2), th.tensor([-5.0])).credits.tolist())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[[2.5, -7.5]]"
+
+
 @pytest.mark.parametrize("path", files_of("common"), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_common_knows_no_algorithm_suite_or_credit(path: Path) -> None:
     own = [module for module in imported_modules(path) if within(module, "sb3_cora")]
@@ -116,8 +132,12 @@ def test_import_loads_no_optional_dependency() -> None:
     assert sorted(set(OPTIONAL) & set(loaded) - imported_by_sb3) == []
 
 
+def readme_examples() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def test_readme_example_runs(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    example, _ = readme_examples()
     assert "n_envs=256" in example
     assert "learn(1e6)" in example
     # One rollout of few worlds
@@ -126,6 +146,14 @@ def test_readme_example_runs(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert "total_timesteps" in run.stdout
     assert (tmp_path / "give_way.zip").is_file()
+
+
+def test_readme_example_of_credits_runs() -> None:
+    _, example = readme_examples()
+    *setting_up, asking = example.strip().splitlines()
+    namespace: dict[str, Any] = {}
+    exec("\n".join(setting_up), namespace)
+    assert eval(asking, namespace).tolist() == [pytest.approx([2 / 3, 1 / 6, 1 / 6])]
 
 
 def test_readme_names_what_exists() -> None:

@@ -32,6 +32,11 @@ LIMIT_WEIGHTS = {th.float64: 1e-3, th.float32: 1e-2}
 bound that depends on the coalitions alone it no longer moves, and at ten times the first of these it does not move yet."""
 
 
+MIN_PIECE, MAX_PIECE_NUMBERS = 1024, 2**21
+"""On the CPU, samples are divided so many at a time that their values hold at most the second number of numbers, but at least
+the first number of samples."""
+
+
 class Credits(NamedTuple):
     """
     Divided values of a batch of games, in the units of the values.
@@ -400,35 +405,31 @@ def allocate(
     if check:
         _check_coalitions(sample.masks)
 
-    dtype, device = values.dtype, values.device
+    device = values.device
+    sample = sample.to(device)
     unit = th.as_tensor(1.0 if scale is None else scale, dtype=solver.dtype, device=device).expand(len(values))
-    values, grand_value, sample = values.to(solver.dtype), grand_value.to(solver.dtype), sample.to(device)
     if check:
         _check_numbers(values, grand_value, unit)
-        sound = None
+        sound = th.ones_like(unit, dtype=th.bool)
     else:
         sound = values.isfinite().all(dim=1) & grand_value.isfinite() & unit.isfinite() & (unit > 0)
-        values = values.masked_fill(~sound[:, None], 0)
-        grand_value, unit = grand_value.masked_fill(~sound, 0), unit.masked_fill(~sound, 1)
-    values, grand_value = values / unit[:, None], grand_value / unit
+    players = None if player_mask is None else player_mask.to(device).bool()
 
     divide = _Divider(concept, variance_weight, epsilon_bound, solver)
-    if player_mask is None:
-        result = divide(values, sample, grand_value)
-    else:
-        result = divide.among(player_mask.to(device).bool(), values, sample, grand_value)
-    if sound is not None:
-        result = result._replace(
-            credits=result.credits * sound[:, None],
-            gap=result.gap.masked_fill(~sound, math.inf),
-            converged=result.converged & sound,
-        )
-    elif not bool(result.converged.all()):
+    # Piece by piece on the CPU: the copies of the values that the work takes then stay in its cache, and small.
+    size = max(MIN_PIECE, MAX_PIECE_NUMBERS // max(1, values.shape[1])) if device.type == "cpu" else max(1, len(values))
+    pieces = []
+    for start in range(0, max(1, len(values)), size):
+        piece = slice(start, start + size)
+        present = None if players is None else players[piece]
+        pieces.append(divide.scaled(values[piece], sample, grand_value[piece], unit[piece], sound[piece], present))
+    result = Credits(*(th.cat(parts) for parts in zip(*pieces, strict=True)))
+    if check and not bool(result.converged.all()):
         raise ConvergenceError(_describe_failures(result))
     return Credits(
-        credits=(result.credits * unit[:, None]).to(dtype),
-        epsilon=(result.epsilon * unit).to(dtype),
-        gap=(result.gap * unit).to(dtype),
+        credits=result.credits.to(values.dtype),
+        epsilon=result.epsilon.to(values.dtype),
+        gap=result.gap.to(values.dtype),
         converged=result.converged,
     )
 
@@ -440,6 +441,35 @@ class _Divider(NamedTuple):
     variance_weight: float
     epsilon_bound: EpsilonBound
     solver: CoreSolver
+
+    def scaled(
+        self,
+        values: th.Tensor,
+        sample: CoalitionSample,
+        grand_value: th.Tensor,
+        unit: th.Tensor,
+        sound: th.Tensor,
+        players: th.Tensor | None,
+    ) -> Credits:
+        """
+        :param values: ``(batch, n_coalitions)``, of any floating point type
+        :param sample: the coalitions
+        :param grand_value: ``(batch,)``
+        :param unit: what the values are divided by beforehand and the credits multiplied by afterwards, ``(batch,)``
+        :param sound: boolean ``(batch,)``, false for samples that are not to be solved but flagged
+        :param players: boolean ``(batch, n_agents)``, who takes part in which game; everyone if ``None``
+        :return: the divided values, in the precision of the solver
+        """
+        unit = unit.masked_fill(~sound, 1)
+        values = (values.to(unit.dtype) / unit[:, None]).masked_fill_(~sound[:, None], 0)
+        grand_value = (grand_value.to(unit.dtype) / unit).masked_fill_(~sound, 0)
+        result = self(values, sample, grand_value) if players is None else self.among(players, values, sample, grand_value)
+        return Credits(
+            credits=result.credits * unit[:, None] * sound[:, None],
+            epsilon=result.epsilon * unit,
+            gap=(result.gap * unit).masked_fill(~sound, math.inf),
+            converged=result.converged & sound,
+        )
 
     def __call__(
         self, values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor, players: th.Tensor | None = None

@@ -15,4 +15,4 @@ def largest_excess(allocation: th.Tensor, values: th.Tensor, masks: th.Tensor) -
     """
     if len(masks) == 0:
         return values.new_full((len(allocation),), -th.inf)
-    return (values - allocation @ masks.to(allocation.dtype).T).amax(dim=1)
+    return th.addmm(values, allocation, masks.to(allocation.dtype).T, alpha=-1).amax(dim=1)

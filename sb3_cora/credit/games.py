@@ -1,6 +1,6 @@
 """The game played at every sample: what a coalition is worth when only its members act as they did."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch as th
@@ -87,17 +87,15 @@ def coalition_values(
         raise ValueError(f"masks must be (n_coalitions, n_agents={n_agents}), got {tuple(masks.shape)}.")
     if max_elements < 1:
         raise ValueError(f"max_elements must be positive, got {max_elements}.")
-    if baseline_actions.dim() == 4:
-        if len(baseline_actions) == 0:
-            raise ValueError("baseline_actions hold no draw; the mean takes at least one.")
-        total = actions.new_zeros(batch_size, len(masks))
-        for drawn in baseline_actions:
-            total += coalition_values(q_fn, actions, drawn, masks, max_elements=max_elements)
-        return total / len(baseline_actions)
+    draws = baseline_actions if baseline_actions.dim() == 4 else baseline_actions[None]
+    if len(draws) == 0:
+        raise ValueError("baseline_actions hold no draw; the mean takes at least one.")
     masks = masks.to(actions.device)
     n_coalitions = len(masks)
+    # Filled piece by piece: to join pieces in the end would take the values' memory twice.
+    values = actions.new_zeros(batch_size, n_coalitions)
     if n_coalitions == 0 or batch_size == 0:
-        return actions.new_zeros(batch_size, n_coalitions)
+        return values
 
     if isinstance(q_fn, FactoredQFunction):
         n_critics, _, hidden = q_fn.state_terms(slice(0, 1)).shape
@@ -110,14 +108,18 @@ def coalition_values(
     samples_per_chunk = max(1, max_elements // max(coalitions_per_chunk * elements_per_value, elements_per_sample))
     mask_chunks = masks.split(coalitions_per_chunk)
 
-    values = []
     for start in range(0, batch_size, samples_per_chunk):
         samples = slice(start, min(start + samples_per_chunk, batch_size))
-        if isinstance(q_fn, FactoredQFunction):
-            values.append(_factored_values(q_fn, actions[samples], baseline_actions[samples], mask_chunks, samples))
-        else:
-            values.append(_plain_values(q_fn, actions[samples], baseline_actions[samples], mask_chunks, samples))
-    return th.cat(values)
+        for drawn in draws[:, samples]:
+            if isinstance(q_fn, FactoredQFunction):
+                pieces = _factored_values(q_fn, actions[samples], drawn, mask_chunks, samples)
+            else:
+                pieces = _plain_values(q_fn, actions[samples], drawn, mask_chunks, samples)
+            n_done = 0
+            for piece in pieces:
+                values[samples, n_done : n_done + piece.shape[1]] += piece / len(draws)
+                n_done += piece.shape[1]
+    return values
 
 
 def _plain_values(
@@ -126,15 +128,15 @@ def _plain_values(
     baseline_actions: th.Tensor,
     mask_chunks: tuple[th.Tensor, ...],
     samples: slice,
-) -> th.Tensor:
+) -> Iterator[th.Tensor]:
     """
     Coalition values by building every joint action.
 
-    :return: ``(n_samples, n_coalitions)``
+    :return: ``(n_samples, n_coalitions)`` of one chunk after the other
     """
     actions, baseline_actions = actions[:, None], baseline_actions[:, None]
-    values = [q_fn(th.where(masks[None, :, :, None], actions, baseline_actions), samples) for masks in mask_chunks]
-    return th.cat(values, dim=1)
+    for masks in mask_chunks:
+        yield q_fn(th.where(masks[None, :, :, None], actions, baseline_actions), samples)
 
 
 def _factored_values(
@@ -143,11 +145,11 @@ def _factored_values(
     baseline_actions: th.Tensor,
     mask_chunks: tuple[th.Tensor, ...],
     samples: slice,
-) -> th.Tensor:
+) -> Iterator[th.Tensor]:
     """
     Coalition values from the first layer's terms.
 
-    :return: ``(n_samples, n_coalitions)``
+    :return: ``(n_samples, n_coalitions)`` of one chunk after the other
     """
     baseline_terms = q_fn.action_terms(baseline_actions, samples)
     n_critics, n_samples, n_agents, hidden = baseline_terms.shape
@@ -155,9 +157,7 @@ def _factored_values(
     # Agents first and everything else flat: the sum over a coalition's members is then one large product per critic.
     changes = q_fn.action_terms(actions, samples) - baseline_terms
     changes = changes.transpose(1, 2).reshape(n_critics, n_agents, n_samples * hidden)
-    values = []
     for masks in mask_chunks:
         members = masks.to(changes.dtype).expand(n_critics, -1, -1)
         preactivations = th.baddbmm(baseline, members, changes).view(n_critics, len(masks) * n_samples, hidden)
-        values.append(q_fn.output(preactivations).view(len(masks), n_samples).T)
-    return th.cat(values, dim=1)
+        yield q_fn.output(preactivations).view(len(masks), n_samples).T

@@ -327,9 +327,10 @@ def _combine(matrices: th.Tensor, vectors: th.Tensor) -> th.Tensor:
     :param vectors: ``(n_columns, n_lanes)``
     :return: ``(n_rows, n_lanes)``
     """
-    total = matrices[:, 0] * vectors[0]
-    for column in range(1, len(vectors)):
-        total.addcmul_(matrices[:, column], vectors[column])
+    (first_column, *columns), (first, *others) = matrices.unbind(1), vectors.unbind(0)
+    total = first_column * first
+    for column, factor in zip(columns, others, strict=True):
+        total.addcmul_(column, factor)
     return total
 
 
@@ -496,14 +497,15 @@ def _refresh(lanes: _Lanes) -> None:
     lanes.axis_weights = _combine(lanes.duals, lanes.axis)
 
 
-def _finish(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Outcome:
+def _finish(problem: Problem, lanes: _Lanes, targets: th.Tensor, numbers: th.Tensor) -> Outcome:
     """
     What a lane ends with. The dual objective is taken from the weights and the data alone, so that as a bound on the
     minimum it owes nothing to the rounding of the pivots.
 
     :param problem: the constraints
     :param lanes: the lanes
-    :param targets: ``(n_atoms, n_lanes)``, of these lanes
+    :param targets: ``(n_atoms, n_all_lanes)``
+    :param numbers: ``(n_lanes,)``, which of all lanes these are
     :return: their outcome
     """
     members = lanes.members[:-1]
@@ -512,7 +514,7 @@ def _finish(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Outcome:
     deviations = _combine(lanes.rows[:-1].transpose(0, 1), weights)[:-1]
     if lanes.sides is not None:
         deviations = deviations + problem.largest_weight * (problem.basis.T @ (lanes.sides < 0).to(weights.dtype))[:-1]
-    bound = (weights * targets.gather(0, members)).sum(dim=0) - deviations.square().sum(dim=0) / 2
+    bound = (weights * targets[members, numbers]).sum(dim=0) - deviations.square().sum(dim=0) / 2
     return Outcome(lanes.point, bound.masked_fill(lanes.pending > 0, -math.inf), members, weights)
 
 
@@ -531,12 +533,12 @@ def _pivot_compacting(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Ou
             break
         if n_live < WORTH_COMPACTING * len(live):
             done = (live == 0).nonzero()[:, 0]
-            finished.append((numbers[done], _finish(problem, lanes.select(done), targets[:, numbers[done]])))
+            finished.append((numbers[done], _finish(problem, lanes.select(done), targets, numbers[done])))
             kept = live.nonzero()[:, 0]
             lanes, numbers = lanes.select(kept), numbers[kept]
         if pivot % PIVOTS_PER_REFRESH == 0:
             _refresh(lanes)
-    finished.append((numbers, _finish(problem, lanes, targets[:, numbers])))
+    finished.append((numbers, _finish(problem, lanes, targets, numbers)))
     back = th.cat([lanes_done for lanes_done, _ in finished]).argsort()
     parts = zip(*(outcome for _, outcome in finished), strict=True)
     return Outcome(*(th.cat(part, dim=-1)[..., back] for part in parts))
@@ -552,7 +554,7 @@ def _pivot_in_place(problem: Problem, lanes: _Lanes, targets: th.Tensor) -> Outc
         _pivot(problem, lanes)
         if pivot % PIVOTS_PER_REFRESH == 0:
             _refresh(lanes)
-    return _finish(problem, lanes, targets)
+    return _finish(problem, lanes, targets, th.arange(targets.shape[1], device=targets.device))
 
 
 def _two_agent_gains(

@@ -1,0 +1,127 @@
+"""
+The credit programmes: how fast and how exactly they are solved, what sampled coalitions lose, and how it grows with the team.
+
+    python benchmarks/credit.py
+    python benchmarks/credit.py --parts speed samples
+
+prints a table for each part and writes it to ``benchmarks/results/credit_<part>.csv``. What the columns mean stands at the
+``Row`` of each part in ``benchmarks/credit_parts/``.
+
+- ``speed``: time per programme of ``allocate``, beside cvxpylayers over diffcp (Clarabel) and over moreau, as far as they
+  are installed. All are given the same games in double precision and take turns on one core with one thread; each time is
+  the least of its repetitions. cvxpylayers is timed without gradients and with its layer built beforehand.
+- ``accuracy``: ``credit_accuracy.py`` with fewer games; only a run with as many as that one has replaces its CSV.
+- ``samples``: the programme over sampled coalitions against the one over all of them, ten agents (CORA, figure 7).
+- ``scaling``: 5 to 50 agents, 254 sampled coalitions, up to 100 000 samples: time and memory.
+
+``benchmarks/results/credit.png`` shows all parts, those that have not been run this time as their CSV has them.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch as th
+from matplotlib.figure import Figure
+
+from credit_parts import accuracy, samples, scaling, speed, tables
+
+
+class Part(NamedTuple):
+    """
+    :param row_type: what its rows are
+    :param measure: yields the rows
+    :param draw: draws them
+    :param n_panels: into so many panels
+    """
+
+    row_type: Any
+    measure: Callable[[argparse.Namespace], Iterable[Any]]
+    draw: Callable[..., None]
+    n_panels: int
+
+
+PARTS = {
+    "speed": Part(speed.Row, lambda args: speed.rows(args.quick, args.device), speed.draw, 1),
+    "accuracy": Part(accuracy.Row, lambda args: accuracy.rows(args.quick, args.n_games, args.n_references), accuracy.draw, 1),
+    "samples": Part(samples.Row, lambda args: samples.rows(args.quick), samples.draw, 2),
+    "scaling": Part(scaling.Row, lambda args: scaling.rows(args.quick), scaling.draw, 2),
+}
+
+
+def file_of(part: str, folder: Path) -> Path:
+    """
+    :param part: its name
+    :param folder: where results go
+    :return: the part's CSV file
+    """
+    return folder / f"credit_{part}.csv"
+
+
+def run(name: str, args: argparse.Namespace) -> list[Any]:
+    """
+    Measure one part, print its table and write it.
+
+    :param name: of the part
+    :param args: of the command line
+    :return: the rows
+    """
+    print(f"\n{name}", flush=True)
+    rows = list(PARTS[name].measure(args))
+    if name == "accuracy":
+        tables.show(accuracy.worst(rows))
+        accuracy.write(rows, file_of(name, args.output))
+    else:
+        tables.show(rows)
+        tables.write(rows, file_of(name, args.output))
+    return rows
+
+
+def picture(results: dict[str, list[Any]], path: Path) -> None:
+    """
+    Draw all parts that have rows.
+
+    :param results: rows by part
+    :param path: the PNG file to write
+    """
+    parts = [name for name, rows in results.items() if rows]
+    n_panels = sum(PARTS[name].n_panels for name in parts)
+    # Not through pyplot, which keeps figures alive and looks for a display
+    figure = Figure(figsize=(6.5 * ((n_panels + 1) // 2), 9 if n_panels > 1 else 4.5), layout="constrained")
+    panels = list(figure.subplots(min(n_panels, 2), (n_panels + 1) // 2, squeeze=False).flat)
+    for name in parts:
+        mine, panels = panels[: PARTS[name].n_panels], panels[PARTS[name].n_panels :]
+        PARTS[name].draw(results[name], *mine)
+        for axes in mine:
+            axes.grid(alpha=0.3)
+    for axes in panels:
+        axes.remove()
+    figure.savefig(path, dpi=130)
+    print(f"\nPicture: {path}")
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to run")
+    parser.add_argument("--quick", action="store_true", help="few and small games: a test, not a measurement")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cuda: time a GPU too, where there is one")
+    parser.add_argument("--core", type=int, help="core to use, the last one allowed when not given (Linux)")
+    parser.add_argument("--n-games", type=int, default=2000, help="of accuracy: games a row")
+    parser.add_argument("--n-references", type=int, default=20, help="of accuracy: games a row that Clarabel solves too")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder for CSVs and picture")
+    args = parser.parse_args()
+
+    th.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if args.core is None else args.core})
+    args.output.mkdir(parents=True, exist_ok=True)
+    measured = {name: run(name, args) for name in PARTS if name in args.parts}
+    results = {name: measured.get(name) or tables.read(PARTS[name].row_type, file_of(name, args.output)) for name in PARTS}
+    picture(results, args.output / "credit.png")
+
+
+if __name__ == "__main__":
+    main()
