@@ -195,3 +195,18 @@ def test_credit_parts_have_their_known_properties(tmp_path: Path) -> None:
     assert len(kinds) == 10
     for *_, unconverged, above_reference in kinds:
         assert unconverged == "0" and float(above_reference) < 1e-9
+
+
+def test_environments_are_compared(tmp_path: Path) -> None:
+    output = tmp_path / "environments.csv"
+    command = [sys.executable, str(ROOT / "benchmarks" / "environments.py"), "--quick", "--output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    with output.open(newline="") as file:
+        rows = {row["task"]: row for row in csv.DictReader(file)}
+    assert {"vmas/give_way", "mujoco/Ant-4x2", "mpe2/simple_spread", "climbing", "differential"} < set(rows)
+    for row in rows.values():
+        assert float(row["adapted"]) > 0
+        if row["bare"]:
+            assert float(row["lost"]) == pytest.approx(1 - float(row["adapted"]) / float(row["bare"]), abs=2e-3)

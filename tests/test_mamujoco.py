@@ -37,7 +37,11 @@ SPLITS = [(scenario, split) for scenario, splits in MAMUJOCO_SPLITS.items() for 
 # It needs a MuJoCo before 3.6
 COUPLED = ("CoupledHalfCheetah", "1p1")
 RUNNABLE = [split for split in SPLITS if split != COUPLED]
-IDS = {f"mujoco/{scenario}-{split.replace('|', '-')}": (scenario, split) for scenario, split in SPLITS}
+MUJOCO_VERSION = tuple(map(int, mujoco.__version__.split(".")[:2]))
+IDS = {
+    f"mujoco/{scenario}-{split.replace('|', '-')}": (scenario, split)
+    for scenario, split in (RUNNABLE if MUJOCO_VERSION >= (3, 6) else SPLITS)
+}
 PAPER = [("Ant", "4x2"), ("HalfCheetah", "2x3"), ("HalfCheetah", "6x1"), ("Walker2d", "2x3"), ("Hopper", "3x1")]
 # Its steps are slow, and its episodes never end early: more than 20 seconds where the machine is busy
 SLOW_IDS = {"mujoco/HumanoidStandup-9-8"}
@@ -322,11 +326,7 @@ def test_evaluate_policy_is_stepping_by_hand() -> None:
 
 @pytest.mark.parametrize(
     "env_id",
-    [
-        pytest.param(env_id, marks=pytest.mark.slow) if env_id in SLOW_IDS else env_id
-        for env_id, split in IDS.items()
-        if split != COUPLED
-    ],
+    [pytest.param(env_id, marks=pytest.mark.slow) if env_id in SLOW_IDS else env_id for env_id in IDS],
 )
 def test_checkers_pass(env_id: str) -> None:
     env = gym.make(env_id)
@@ -338,8 +338,7 @@ def test_checkers_pass(env_id: str) -> None:
 
 
 def test_coupled_cheetahs_need_an_older_mujoco() -> None:
-    version = tuple(map(int, mujoco.__version__.split(".")[:2]))
-    if version < (3, 6):
+    if MUJOCO_VERSION < (3, 6):
         check_joint_env(MaMuJoCoEnv(*COUPLED, max_steps=20))
     else:
         with pytest.raises(ValueError, match=r'pip install "mujoco<3\.6"'):

@@ -17,10 +17,14 @@ from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor, VecNormali
 
 from sb3_cora.common.env_checker import check_joint_env
 from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from tests.algorithms import ALGORITHMS
 
 vmas = pytest.importorskip("vmas")
 
+from vmas.simulator.core import Agent, World  # noqa: E402
 from vmas.simulator.environment import Environment  # noqa: E402
+from vmas.simulator.scenario import BaseScenario  # noqa: E402
 
 from sb3_cora.envs.vmas import VmasEnv, VmasVecEnv  # noqa: E402
 
@@ -332,6 +336,59 @@ def test_every_scenario_is_a_joint_environment(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", sorted(SLOW_SCENARIOS))
 def test_every_slow_scenario_is_a_joint_environment(env_id: str) -> None:
     check_joint_env(make_joint_vec_env(env_id, n_envs=2, seed=0, max_steps=2))
+
+
+class Lap(BaseScenario):
+    """
+    Two agents are carried around a ring of four positions, one a step, and paid 1 for each completed lap. What they do
+    has no effect. The lap ends the episode, or does not, and then a time limit of four steps may.
+
+    :param ends: whether a completed lap is the end
+    """
+
+    def make_world(self, batch_dim: int, device: th.device, **kwargs: Any) -> World:
+        self.ends = kwargs["ends"]
+        world = World(batch_dim, device)
+        for number in range(2):
+            world.add_agent(Agent(name=f"agent_{number}", movable=False, collide=False))
+        self.position = th.zeros(batch_dim, dtype=th.long, device=device)
+        return world
+
+    def reset_world_at(self, env_index: int | None = None) -> None:
+        self.position[slice(None) if env_index is None else env_index] = 0
+
+    def pre_step(self) -> None:
+        self.position = (self.position + 1) % 4
+
+    def observation(self, agent: Agent) -> th.Tensor:
+        return th.nn.functional.one_hot(self.position, 4).float()
+
+    def reward(self, agent: Agent) -> th.Tensor:
+        return (self.position == 0).float()
+
+    def done(self) -> th.Tensor:
+        return (self.position == 0) & self.ends
+
+
+@pytest.mark.parametrize("truncates", [False, True], ids=["terminated", "truncated"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_time_limit_is_bootstrapped_and_a_termination_is_not(
+    algorithm: type[CooperativeOnPolicyAlgorithm], truncates: bool
+) -> None:
+    gamma = 0.9
+    # Steps to the end of the lap, discounted; a time limit lets the laps go on
+    expected = gamma ** np.arange(3, -1, -1) / (1 - gamma**4 if truncates else 1)
+    model = algorithm(
+        "MlpPolicy",
+        VmasVecEnv(Lap(), 4, max_steps=4 if truncates else None, seed=0, ends=not truncates),
+        **{"n_steps": 32, "batch_size": 64, "learning_rate": 0.01, "gamma": gamma, "vf_coef": 1.0, "max_grad_norm": 10.0},
+        policy_kwargs={"net_arch": {"pi": [16], "vf": [16], "qf": [32]}},
+        seed=0,
+        device="cpu",
+    ).learn(4096)
+    with th.no_grad():
+        values = model.policy.predict_values(th.eye(4)[:, None].repeat(1, 2, 1))[:, 0]
+    np.testing.assert_allclose(values, expected, rtol=0.05)
 
 
 def test_every_scenario_of_vmas_is_registered() -> None:

@@ -1,6 +1,7 @@
 """Which environments have an id."""
 
 import importlib.util
+from importlib.metadata import version
 from pathlib import Path
 
 import gymnasium as gym
@@ -52,6 +53,9 @@ MAMUJOCO_SPLITS = {
     "Walker2d": ("2x3",),
 }
 
+# Robots that the suite cannot run from a version of MuJoCo on: this one reads a matrix that has become a sparse one.
+MAMUJOCO_BROKEN_FROM = {"CoupledHalfCheetah": (3, 6)}
+
 # Of these any split into agents and segments is legal; the ids are but examples.
 MAMUJOCO_SEGMENTED = ("ManySegmentAnt", "ManySegmentSwimmer")
 
@@ -61,7 +65,8 @@ def register_envs() -> None:
     Register the environments of sb3_cora with Gymnasium: games and tasks by their name, every scenario that the installed
     VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
     ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make;
-    where gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, its ``|`` as ``-``.
+    where gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, its ``|`` as ``-``,
+    but for what the installed MuJoCo cannot run.
     """
     for name in GAMES:
         gym.register(
@@ -78,9 +83,11 @@ def register_envs() -> None:
         _register_pettingzoo(f"mpe2/{name}", {"env": f"mpe2.{module}:parallel_env"})
     _register_pettingzoo("pettingzoo", {})
     if importlib.util.find_spec("gymnasium_robotics") is not None:
+        mujoco_version = tuple(map(int, version("mujoco").split(".")[:2]))
         for scenario, splits in MAMUJOCO_SPLITS.items():
-            for split in splits:
-                _register_mamujoco(scenario, split)
+            if mujoco_version < MAMUJOCO_BROKEN_FROM.get(scenario, (99,)):
+                for split in splits:
+                    _register_mamujoco(scenario, split)
 
 
 def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:

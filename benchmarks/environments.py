@@ -1,0 +1,231 @@
+"""
+Steps a second of each suite through its adapter, beside the suite alone.
+
+    python benchmarks/environments.py
+
+Both play the same number of steps with actions drawn beforehand and take turns on one core; a figure is the best turn's, in
+processor seconds, so that what else the machine does counts little. The table goes to ``benchmarks/results/environments.csv``:
+
+- ``bare`` and ``adapted``: world-steps a second of the suite as it comes and of what an algorithm is given, resets included
+- ``lost``: the share of the suite's speed that the adapter costs; negative where it is faster than the suite
+- ``target``: at most so much may be lost, or for the games of the project, which have no suite, so many world-steps a second
+"""
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import mpe2.simple_spread_v3
+import numpy as np
+import torch as th
+import vmas
+from gymnasium_robotics import mamujoco_v1
+
+import sb3_cora.envs  # noqa: F401  registers the environments
+from sb3_cora.envs.batched_game import GameVecEnv
+from sb3_cora.envs.registration import GAMES
+from sb3_cora.envs.vmas import VmasVecEnv
+
+RESULTS = Path(__file__).parent / "results" / "environments.csv"
+N_ROUNDS = 7
+PAPER_ROBOTS = (("HalfCheetah", "2x3"), ("HalfCheetah", "6x1"), ("Ant", "4x2"), ("Walker2d", "2x3"), ("Hopper", "3x1"))
+MOST_LOST, GAME_STEPS = 0.15, 1e6
+
+Play = Callable[[int], None]
+"""Plays so many steps of all its worlds."""
+
+
+class Row(NamedTuple):
+    """One line of the table; see the top of this file."""
+
+    task: str
+    n_worlds: int
+    bare: float | None
+    adapted: float
+    lost: float | None
+    target: float | None
+
+    def misses_target(self) -> bool:
+        """
+        :return: whether the figure is worse than its target
+        """
+        if self.target is None:
+            return False
+        return self.adapted < self.target if self.lost is None else self.lost > self.target
+
+
+def bare_vmas(scenario: str, n_worlds: int) -> Play:
+    """
+    :param scenario: name of the scenario
+    :param n_worlds: number of worlds
+    :return: VMAS alone
+    """
+    env = vmas.make_env(scenario, num_envs=n_worlds, max_steps=100, seed=0, terminated_truncated=True)
+    env.reset()
+    actions = [[agent.u_range * (2 * th.rand(n_worlds, 2) - 1) for agent in env.agents] for _ in range(16)]
+
+    def play(n_steps: int) -> None:
+        for step in range(n_steps):
+            *_, truncated, _ = env.step(actions[step % 16])
+            if bool(truncated.all()):
+                env.reset()
+
+    return play
+
+
+def adapted_vmas(scenario: str, n_worlds: int) -> Play:
+    """
+    :param scenario: name of the scenario
+    :param n_worlds: number of worlds
+    :return: VMAS as a ``VecEnv``
+    """
+    env = VmasVecEnv(scenario, n_worlds, max_steps=100, seed=0)
+    env.reset()
+    actions = [np.stack([env.action_space.sample() for _ in range(n_worlds)]) for _ in range(16)]
+
+    def play(n_steps: int) -> None:
+        for step in range(n_steps):
+            env.step(actions[step % 16])
+
+    return play
+
+
+def bare_parallel(env: Any) -> Play:
+    """
+    :param env: a PettingZoo ``ParallelEnv``
+    :return: it alone
+    """
+    env.reset(seed=0)
+    actions = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(16)]
+
+    def play(n_steps: int) -> None:
+        for step in range(n_steps):
+            env.step(actions[step % 16])
+            if not env.agents:
+                env.reset()
+
+    return play
+
+
+def adapted_single(env: gym.Env) -> Play:
+    """
+    :param env: a joint environment
+    :return: it
+    """
+    env.reset(seed=0)
+    actions = [env.action_space.sample() for _ in range(16)]
+
+    def play(n_steps: int) -> None:
+        for step in range(n_steps):
+            _, _, terminated, truncated, _ = env.step(actions[step % 16])
+            if terminated or truncated:
+                env.reset()
+
+    return play
+
+
+def game(name: str, n_worlds: int) -> Play:
+    """
+    :param name: id of a game of the project
+    :param n_worlds: number of worlds
+    :return: the game as a ``VecEnv``
+    """
+    env = GameVecEnv(name, n_worlds)
+    env.reset()
+    actions = [np.stack([env.action_space.sample() for _ in range(n_worlds)]) for _ in range(4)]
+
+    def play(n_steps: int) -> None:
+        for step in range(n_steps):
+            env.step(actions[step % 4])
+
+    return play
+
+
+def compete(contestants: dict[str, Play], n_steps: int, n_rounds: int) -> dict[str, float]:
+    """
+    :param contestants: what to time, by name; they take turns
+    :param n_steps: steps a turn
+    :param n_rounds: turns of each, after one that does not count
+    :return: steps a second of each one's best turn
+    """
+    fastest = dict.fromkeys(contestants, 0.0)
+    for number in range(n_rounds + 1):
+        for name, play in contestants.items():
+            start = time.process_time()
+            play(n_steps)
+            if number > 0:
+                fastest[name] = max(fastest[name], n_steps / (time.process_time() - start))
+    return fastest
+
+
+def rows(shorter: int, n_rounds: int) -> Iterator[Row]:
+    """
+    :param shorter: divides the number of steps
+    :param n_rounds: turns of each contestant
+    :return: the rows of the table
+    """
+    tasks: list[tuple[str, int, int, float | None, Play, Play]] = []
+    for scenario in ("give_way", "navigation"):
+        pair = bare_vmas(scenario, 64), adapted_vmas(scenario, 64)
+        tasks.append((f"vmas/{scenario}", 64, 200, MOST_LOST, *pair))
+    for scenario, split in (
+        ("HalfCheetah", "2x3"),
+        ("HalfCheetah", "6x1"),
+        ("Ant", "4x2"),
+        ("Walker2d", "2x3"),
+        ("Hopper", "3x1"),
+    ):
+        bare = bare_parallel(mamujoco_v1.parallel_env(scenario, split))
+        adapted = adapted_single(gym.make(f"mujoco/{scenario}-{split}"))
+        tasks.append((f"mujoco/{scenario}-{split}", 1, 2000, MOST_LOST, bare, adapted))
+    bare = bare_parallel(mpe2.simple_spread_v3.parallel_env())
+    tasks.append(("mpe2/simple_spread", 1, 1000, None, bare, adapted_single(gym.make("mpe2/simple_spread"))))
+    for name, n_worlds, n_steps, target, bare, adapted in tasks:
+        speeds = compete({"bare": bare, "adapted": adapted}, max(20, n_steps // shorter), n_rounds)
+        lost = 1 - speeds["adapted"] / speeds["bare"]
+        yield Row(name, n_worlds, n_worlds * speeds["bare"], n_worlds * speeds["adapted"], lost, target)
+    for name in GAMES:
+        speed = compete({name: game(name, 4096)}, max(20, 200 // shorter), n_rounds)[name]
+        yield Row(name, 4096, None, 4096 * speed, None, GAME_STEPS)
+
+
+def _format(part: str | float | None) -> str:
+    """Figures to three digits, speeds as whole numbers, nothing for what is missing."""
+    if part is None or isinstance(part, str):
+        return part or ""
+    return f"{part:.3g}" if abs(part) < 10 else f"{part:.0f}"
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    parser = argparse.ArgumentParser(description="Steps a second of each suite through its adapter and alone")
+    parser.add_argument("--quick", action="store_true", help="few steps: a test, not a measurement")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the CSV goes")
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{'task':24}{'worlds':>7}{'bare':>12}{'adapted':>12}{'lost':>10}{'target':>10}")
+    with args.output.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row._fields)
+        for row in rows(50 if args.quick else 1, 1 if args.quick else N_ROUNDS):
+            written = [_format(part) for part in row]
+            writer.writerow(written)
+            file.flush()
+            task, n_worlds, bare, adapted, lost, target = written
+            print(
+                f"{task:24}{n_worlds:>7}{bare:>12}{adapted:>12}{lost:>10}{target:>10}"
+                + ("  MISSES TARGET" if row.misses_target() else ""),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Every registered id: in the README, trained on by every algorithm, and the same again from the same seed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from tests.algorithms import ALGORITHMS, assert_trained, make_tiny, weights
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+# vel_control warns of its own controller
+pytestmark = pytest.mark.filterwarnings("ignore:Force limits not specified")
+
+# What an id cannot do without
+NEEDED: dict[str, dict[str, Any]] = {"pettingzoo": {"env": "mpe2.simple_spread_v3:parallel_env"}}
+SLOW_IDS = {"vmas/road_traffic", "vmas/sampling"}
+# A drawing and no task: its agents observe zeros and are paid zero
+NOTHING_TO_LEARN = {"vmas/pollock"}
+
+over_ids = pytest.mark.parametrize(
+    "env_id", [pytest.param(env_id, marks=pytest.mark.slow) if env_id in SLOW_IDS else env_id for env_id in registered_ids()]
+)
+
+
+def make(env_id: str, seed: int = 0) -> VecEnv:
+    return make_joint_vec_env(env_id, n_envs=2, seed=seed, **NEEDED.get(env_id, {}))
+
+
+def test_the_readme_lists_what_is_registered() -> None:
+    table = README.read_text(encoding="utf-8").partition("## Environments")[2].partition("\n## ")[0]
+    first_cells = {line.split("|")[1].strip().strip("`") for line in table.splitlines() if line.startswith("| `")}
+    families = {cell.partition("<")[0] for cell in first_cells if "<" in cell}
+    single = first_cells - {cell for cell in first_cells if "<" in cell}
+    ids = registered_ids()
+    assert single == {env_id for env_id in ids if "/" not in env_id}
+    assert families == {env_id.partition("/")[0] + "/" for env_id in ids if "/" in env_id}
+
+
+@over_ids
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_two_iterations(algorithm: type[CooperativeOnPolicyAlgorithm], env_id: str) -> None:
+    env = make(env_id)
+    model = make_tiny(algorithm, env, n_steps=8, batch_size=8, n_epochs=1)
+    before = weights(model)
+    model.learn(32)
+    if env_id in NOTHING_TO_LEARN:
+        assert all(parameter.isfinite().all() for parameter in weights(model).values())
+    else:
+        assert_trained(before, model)
+    env.close()
+
+
+@over_ids
+def test_equal_seeds_give_equal_rollouts(env_id: str) -> None:
+    def play() -> list[Any]:
+        env = make(env_id, seed=3)
+        env.action_space.seed(0)
+        observations, rewards = [env.reset()], []
+        for _ in range(6):
+            observation, reward, _, _ = env.step(np.stack([env.action_space.sample() for _ in range(2)]))
+            observations.append(observation)
+            rewards.append(reward)
+        env.close()
+        return [observations, rewards]
+
+    # Bit for bit: NumPy's comparison without tolerance, through dicts and lists
+    np.testing.assert_equal(play(), play())
