@@ -232,13 +232,14 @@ def draw(rows: list[Row], seconds: Axes, memory: Axes) -> None:
     for name in dict.fromkeys(row.step for row in rows):
         line = [row for row in rows if row.step == name]
         seconds.plot([row.n_agents for row in line], [row.microseconds for row in line], marker=".", label=name)
-        label = f"{name}, {max(row.n_samples for row in line)} samples"
+        numbers = sorted({row.n_samples for row in line}, reverse=True)
+        label = f"{name}, {' or '.join(map(str, numbers))} samples"
         memory.plot([row.n_agents for row in line], told([row.extra_mib for row in line]), marker=".", label=label)
     values = [row for row in rows if row.temporary_mib is not None]
     temporary = told([row.temporary_mib for row in values])
     memory.plot([row.n_agents for row in values], temporary, "k--", label="one temporary of values")
     title = f"up to {N_COALITIONS} sampled coalitions"
     seconds.set(title=f"Time, {title}", xlabel="agents", ylabel="microseconds a sample", yscale="log")
-    memory.set(title=f"Memory beside the result, {title}", xlabel="agents", ylabel="MiB", yscale="log")
+    memory.set(title=f"Memory beside the result, {title}", xlabel="agents", ylabel="MiB", yscale="log", ylim=(1, 1000))
     for axes in (seconds, memory):
         axes.legend(fontsize=7)
