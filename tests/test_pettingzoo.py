@@ -341,6 +341,13 @@ def test_shifts_are_trained_saved_and_loaded(algorithm: Algorithm, tmp_path: Pat
 
 
 @over_algorithms
+def test_speaker_and_listener_are_trained_saved_and_loaded(algorithm: Algorithm, tmp_path: Path) -> None:
+    # Unequal in what they observe and in how they act
+    env = PettingZooEnv(simple_speaker_listener_v4.parallel_env(max_cycles=5, continuous_actions=False))
+    assert_saved_model_acts_alike(make_tiny(algorithm, env).learn(32), tmp_path)
+
+
+@over_algorithms
 def test_a_game_of_turns(algorithm: Algorithm, tmp_path: Path) -> None:
     # An AECEnv in which agents act in turn, with masks of the free fields; it ends on an illegal move, with a warning.
     model = make_tiny(algorithm, pettingzoo.make("aec", "classic/tictactoe-v3"), n_steps=64, learning_rate=0.01).learn(256)

@@ -18,7 +18,8 @@ from stable_baselines3.common.vec_env import VecCheckNan, VecMonitor, VecNormali
 from sb3_cora.common.env_checker import check_joint_env
 from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from tests.algorithms import ALGORITHMS
+from sb3_cora.mappo import MAPPO
+from tests.algorithms import ALGORITHMS, make_tiny
 
 vmas = pytest.importorskip("vmas")
 
@@ -406,6 +407,34 @@ def test_wrappers_and_evaluation_of_sb3() -> None:
         model, VecMonitor(VmasVecEnv("give_way", 3, max_steps=5, seed=1)), n_eval_episodes=7, return_episode_rewards=True
     )
     assert lengths == [5] * 7 and np.isfinite(returns).all()
+
+
+@pytest.mark.parametrize(("scenario", "ends"), [("give_way", False), ("balance", True)])
+def test_evaluate_policy_is_stepping_bare_vmas(scenario: str, ends: bool) -> None:
+    """One world, a policy of its own: returns and lengths of five episodes, time limits and the falls of ``balance`` alike."""
+    model = make_tiny(MAPPO, VmasVecEnv(scenario, 2, max_steps=10, seed=0))
+    returns, lengths = evaluate_policy(
+        model, VecMonitor(VmasVecEnv(scenario, 1, max_steps=300, seed=4)), n_eval_episodes=5, return_episode_rewards=True
+    )
+
+    bare = vmas.make_env(scenario, num_envs=1, max_steps=300, terminated_truncated=True)
+    observation, expected = bare.reset(seed=4), []
+    while len(expected) < 5:
+        total, n_steps, over = 0.0, 0, False
+        while not over:
+            joint = np.stack([own.numpy()[0] for own in observation])
+            action, _ = model.predict(joint, deterministic=True)
+            own = [th.from_numpy(action[None, i].copy()) for i in range(bare.n_agents)]
+            observation, reward, terminated, truncated, _ = bare.step(own)
+            total += th.stack(reward).mean().item()
+            n_steps += 1
+            over = bool((terminated | truncated).all())
+        expected.append((total, n_steps))
+        bare.reset_at(0)
+        observation = bare.get_from_scenario(get_observations=True, get_rewards=False, get_infos=False, get_dones=False)[0]
+    np.testing.assert_allclose(returns, [total for total, _ in expected], rtol=1e-4, atol=1e-5)
+    assert lengths == [n_steps for _, n_steps in expected]
+    assert (min(lengths) < 300) == ends
 
 
 RENDER = """
