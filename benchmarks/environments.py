@@ -25,6 +25,7 @@ import numpy as np
 import torch as th
 import vmas
 from gymnasium_robotics import mamujoco_v1
+from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_cora.envs  # noqa: F401  registers the environments
 from sb3_cora.envs.batched_game import GameVecEnv
@@ -78,15 +79,13 @@ def bare_vmas(scenario: str, n_worlds: int) -> Play:
     return play
 
 
-def adapted_vmas(scenario: str, n_worlds: int) -> Play:
+def batched(env: VecEnv) -> Play:
     """
-    :param scenario: name of the scenario
-    :param n_worlds: number of worlds
-    :return: VMAS as a ``VecEnv``
+    :param env: worlds stepped as one batch
+    :return: it
     """
-    env = VmasVecEnv(scenario, n_worlds, max_steps=100, seed=0)
     env.reset()
-    actions = [np.stack([env.action_space.sample() for _ in range(n_worlds)]) for _ in range(16)]
+    actions = [np.stack([env.action_space.sample() for _ in range(env.num_envs)]) for _ in range(16)]
 
     def play(n_steps: int) -> None:
         for step in range(n_steps):
@@ -129,23 +128,6 @@ def adapted_single(env: gym.Env) -> Play:
     return play
 
 
-def game(name: str, n_worlds: int) -> Play:
-    """
-    :param name: id of a game of the project
-    :param n_worlds: number of worlds
-    :return: the game as a ``VecEnv``
-    """
-    env = GameVecEnv(name, n_worlds)
-    env.reset()
-    actions = [np.stack([env.action_space.sample() for _ in range(n_worlds)]) for _ in range(4)]
-
-    def play(n_steps: int) -> None:
-        for step in range(n_steps):
-            env.step(actions[step % 4])
-
-    return play
-
-
 def compete(contestants: dict[str, Play], n_steps: int, n_rounds: int) -> dict[str, float]:
     """
     :param contestants: what to time, by name; they take turns
@@ -171,7 +153,7 @@ def rows(shorter: int, n_rounds: int) -> Iterator[Row]:
     """
     tasks: list[tuple[str, int, int, float | None, Play, Play]] = []
     for scenario in ("give_way", "navigation"):
-        pair = bare_vmas(scenario, 64), adapted_vmas(scenario, 64)
+        pair = bare_vmas(scenario, 64), batched(VmasVecEnv(scenario, 64, max_steps=100, seed=0))
         tasks.append((f"vmas/{scenario}", 64, 200, MOST_LOST, *pair))
     for scenario, split in (
         ("HalfCheetah", "2x3"),
@@ -190,7 +172,7 @@ def rows(shorter: int, n_rounds: int) -> Iterator[Row]:
         lost = 1 - speeds["adapted"] / speeds["bare"]
         yield Row(name, n_worlds, n_worlds * speeds["bare"], n_worlds * speeds["adapted"], lost, target)
     for name in GAMES:
-        speed = compete({name: game(name, 4096)}, max(20, 200 // shorter), n_rounds)[name]
+        speed = compete({name: batched(GameVecEnv(name, 4096))}, max(20, 200 // shorter), n_rounds)[name]
         yield Row(name, 4096, None, 4096 * speed, None, GAME_STEPS)
 
 

@@ -409,7 +409,7 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             concept=self.credit,
             variance_weight=self.variance_weight,
             epsilon_bound=self.epsilon_bound,
-            scale=self._credit_scale(grand_value, largest_excess(equal_split, game_values, masks)),
+            scale=self._credit_scale(grand_value, equal_split, game_values, masks),
             solver=make_solver(self.solver, **self.solver_kwargs),
             player_mask=player_mask,
         )
@@ -445,13 +445,20 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         draws = distribution.sample_n(self.n_baseline_samples)
         return th.stack([self._action_features(observation, drawn) for drawn in draws])
 
-    def _credit_scale(self, grand_value: th.Tensor, excess: th.Tensor) -> th.Tensor | None:
+    def _credit_scale(
+        self, grand_value: th.Tensor, equal_split: th.Tensor, values: th.Tensor, masks: th.Tensor
+    ) -> th.Tensor | None:
         """
         :param grand_value: Value of the grand coalition ``(batch,)``
-        :param excess: Largest excess at the equal split ``(batch,)``
+        :param equal_split: Its equal shares among the living ``(batch, n_agents)``
+        :param values: Coalition values ``(batch, n_coalitions)``, minus infinity where a coalition does not split the living
+        :param masks: Coalitions ``(n_coalitions, n_agents)``
         :return: What the values are divided by, see ``credit_scale``; 1 where that would be 0
         """
         if self.credit_scale == "paper":
             return None
-        scale = grand_value.std(correction=0) if self.credit_scale == "batch" else excess.clamp(min=0.0)
+        if self.credit_scale == "batch":
+            scale = grand_value.std(correction=0)
+        else:
+            scale = largest_excess(equal_split, values, masks).clamp(min=0.0)
         return th.where(scale > 0, scale, 1.0)

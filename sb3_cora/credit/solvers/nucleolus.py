@@ -79,21 +79,22 @@ def _solve_chunk(problem: Problem, excesses: th.Tensor, n_steps: int) -> tuple[t
         lacking = th.addmm(excesses[lanes].T, atoms, points[:, lanes], alpha=-1)
         largest = lacking.masked_fill(settled, -math.inf).amax(dim=0)
         least = lacking.masked_fill(settled, math.inf).amin(dim=0)
-        unit = th.where(settled.all(dim=0), 1, (largest - least).clamp(min=SMALLEST_UNIT))
+        over = settled.all(dim=0)
+        unit = th.where(over, 1, (largest - least).clamp(min=SMALLEST_UNIT))
         targets = ((lacking - largest) / unit).masked_fill(settled, CLOSED)
 
         factor = th.full_like(unit, STEP_WEIGHT)
         step = minimise(problem, targets.T, factor, projection).points[:-1] / STEP_WEIGHT
         points[:, lanes] += step * unit
         targets = targets.addmm_(atoms, step, alpha=-1)
-        tight = ~settled & (targets >= targets.masked_fill(settled, -math.inf).amax(dim=0) - TIGHT)
+        reached = targets.masked_fill(settled, -math.inf).amax(dim=0)
+        tight = ~settled & (targets >= reached - TIGHT)
 
         ones = th.ones_like(factor)
         balance = minimise(problem, th.where(tight, 0.0, CLOSED).to(excesses.dtype).T, ones, projection)
-        balanced = (balance.points[:-1].square().sum(dim=0) < ZERO) & ~settled.all(dim=0)
+        balanced = (balance.points[:-1].square().sum(dim=0) < ZERO) & ~over
         # Balanced weights prove that the largest excess is no lower than their mean of the tight ones.
         proven = (balance.weights * targets.gather(0, balance.members)).sum(dim=0)
-        reached = targets.masked_fill(settled, -math.inf).amax(dim=0)
         gap[lanes] = th.where(balanced, th.maximum(gap[lanes], (reached - proven) * unit), gap[lanes])
 
         projection = _settle(projection, atoms, balance.members, balanced * balance.weights)
