@@ -1,12 +1,34 @@
 """Rollout buffers with an agent axis on log-probabilities and advantages."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, RolloutBufferSamples
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_cora.common.joint_env import JointSpaces
+
+
+class JointRolloutBufferSamples(NamedTuple):
+    """
+    A minibatch of a team's rollout. ``n_values`` is 1 where there is one value function for the team, the number of
+    agents where each has its own.
+
+    ``observations`` are joint ones, ``actions`` flattened joint ones; ``old_values`` and ``returns`` are ``(batch,
+    n_values)``, ``old_log_prob`` and ``advantages`` ``(batch, n_agents)``; ``indices`` ``(batch,)`` is each sample's
+    position in the flattened rollout.
+    """
+
+    observations: PyTorchObs
+    actions: th.Tensor
+    old_values: th.Tensor
+    old_log_prob: th.Tensor
+    advantages: th.Tensor
+    returns: th.Tensor
+    indices: th.Tensor
 
 
 class JointRolloutBuffer(RolloutBuffer):
@@ -37,17 +59,66 @@ class JointRolloutBuffer(RolloutBuffer):
         next_non_terminal = 1.0 - np.concatenate((self.episode_starts[1:], dones.astype(np.float32)[None]))
         self.td0_targets = self.rewards + self.gamma * next_values * next_non_terminal
 
-    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> RolloutBufferSamples:
+    def _get_samples(  # type: ignore[override]
+        self, batch_inds: np.ndarray, env: VecNormalize | None = None
+    ) -> JointRolloutBufferSamples:
         samples = super()._get_samples(batch_inds, env)
-        return samples._replace(**self._agent_axis(samples, batch_inds))
-
-    def _agent_axis(
-        self, samples: RolloutBufferSamples | DictRolloutBufferSamples, batch_inds: np.ndarray
-    ) -> dict[str, th.Tensor]:
-        """The fields that Stable-Baselines3 has flattened, with their agent axis back, ``(batch, n_agents)``."""
+        # What Stable-Baselines3 has flattened, with its second axis back
         shape = (len(batch_inds), -1)
-        return dict(old_log_prob=samples.old_log_prob.reshape(shape), advantages=samples.advantages.reshape(shape))
+        return JointRolloutBufferSamples(
+            samples.observations,
+            samples.actions,
+            samples.old_values.reshape(shape),
+            samples.old_log_prob.reshape(shape),
+            samples.advantages.reshape(shape),
+            samples.returns.reshape(shape),
+            self.to_torch(batch_inds),
+        )
+
+    def get_in_order(self, batch_size: int) -> Iterator[JointRolloutBufferSamples]:
+        """
+        The samples of a rollout that ``get`` has flattened, sample ``i`` at position ``i``.
+
+        :param batch_size: Samples handed out at once
+        """
+        n_samples = self.buffer_size * self.n_envs
+        for start in range(0, n_samples, batch_size):
+            yield self._get_samples(np.arange(start, min(start + batch_size, n_samples)))
+
+
+class AgentRolloutBuffer(JointRolloutBuffer):
+    """
+    Rewards, values, returns and advantages are the agents' own, ``(n_steps, n_envs, n_agents)``. While a rollout is
+    collected and its returns are computed, each agent stands as an environment of its own.
+    """
+
+    REWARD_ARRAYS = ("rewards", "values", "returns", "advantages", "td0_targets")
+
+    def reset(self) -> None:
+        super().reset()
+        for name in (*self.REWARD_ARRAYS, "episode_starts"):
+            setattr(self, name, np.zeros((self.buffer_size, self.n_envs * self.n_agents), dtype=np.float32))
+
+    def add(
+        self,
+        obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: th.Tensor,
+        log_prob: th.Tensor,
+    ) -> None:
+        super().add(obs, action, reward.flatten(), np.repeat(episode_start, self.n_agents), value, log_prob)
+
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
+        super().compute_returns_and_advantage(last_values, np.repeat(dones, self.n_agents))
+        for name in self.REWARD_ARRAYS:
+            setattr(self, name, getattr(self, name).reshape(self.buffer_size, self.n_envs, self.n_agents))
 
 
 class JointDictRolloutBuffer(JointRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]
     """``JointRolloutBuffer`` for joint observations with state or masks."""
+
+
+class AgentDictRolloutBuffer(AgentRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]
+    """``AgentRolloutBuffer`` for joint observations with state or masks."""

@@ -1,13 +1,63 @@
-"""Centralised critics: V(s) and the twin Q(s, joint action)."""
+"""Critics: the centralised V(s) and twin Q(s, joint action), and one V of each agent's own observation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import nn
 
-from sb3_cora.common.networks import StackedLinear, create_stacked_mlp
+from sb3_cora.common.networks import AgentNetwork, StackedLayerNorm, StackedLinear, create_stacked_mlp
+
+
+class ReturnNormalizer(nn.Module):
+    """
+    Running mean and standard deviation of returns, which lets a network predict numbers of order one: the critic's
+    output is multiplied by ``std`` and shifted by ``mean``, and its loss is taken in units of ``std``. Until the first
+    update it changes nothing.
+
+    All returns ever seen count alike, as in MAPPO's value normalisation, https://arxiv.org/abs/2103.01955, whose
+    forgetting is slower than any training. The statistics are saved with the networks.
+
+    :param n_values: Number of values predicted, each with statistics of its own
+    """
+
+    # Keeps constant returns from being divided by zero
+    MIN_STD = 1e-4
+
+    mean: th.Tensor
+    std: th.Tensor
+    count: th.Tensor
+
+    def __init__(self, n_values: int = 1):
+        super().__init__()
+        self.register_buffer("mean", th.zeros(n_values))
+        self.register_buffer("std", th.ones(n_values))
+        self.register_buffer("count", th.zeros(()))
+
+    def forward(self, outputs: th.Tensor) -> th.Tensor:
+        """
+        :param outputs: Outputs of a network ``(batch, n_values)``
+        :return: Returns, of the same shape
+        """
+        return th.addcmul(self.mean, outputs, self.std)
+
+    @th.no_grad()
+    def update(self, returns: th.Tensor) -> None:
+        """
+        Merge the moments of new returns into the running ones (Chan et al., parallel variance).
+
+        :param returns: ``(batch, n_values)``
+        """
+        n_new = len(returns)
+        total = self.count + n_new
+        difference = returns.mean(dim=0) - self.mean
+        sum_of_squares = returns.var(dim=0, correction=0) * n_new
+        sum_of_squares += self.std.square() * self.count + difference.square() * self.count * n_new / total
+        self.mean += difference * n_new / total
+        self.std.copy_((sum_of_squares / total).sqrt().clamp(min=self.MIN_STD))
+        self.count.copy_(total)
 
 
 class ValueCritic(nn.Module):
@@ -17,20 +67,52 @@ class ValueCritic(nn.Module):
     :param state_dim: Size of the state
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
+    :param normalize_features: Whether the state and every hidden layer are layer-normalised
     """
 
-    def __init__(self, state_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.Tanh):
+    def __init__(
+        self,
+        state_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.Tanh,
+        normalize_features: bool = False,
+    ):
         super().__init__()
         latent_dim = net_arch[-1] if len(net_arch) > 0 else state_dim
         self.latent_net = nn.Sequential(*create_mlp(state_dim, 0, list(net_arch), activation_fn))
+        if normalize_features:
+            # From the back, so that positions still to come do not move: a linear layer and an activation for each width
+            for index, width in reversed(list(enumerate(net_arch))):
+                self.latent_net.insert(2 * index + 2, nn.LayerNorm(width))
+            self.latent_net.insert(0, nn.LayerNorm(state_dim))
         self.output_net = nn.Linear(latent_dim, 1)
+        self.normalizer = ReturnNormalizer()
 
     def forward(self, states: th.Tensor) -> th.Tensor:
         """
         :param states: ``(batch, state_dim)``
         :return: Discounted return of the team, ``(batch, 1)``
         """
-        return self.output_net(self.latent_net(states))
+        return self.normalizer(self.output_net(self.latent_net(states)))
+
+
+class AgentValueCritic(AgentNetwork):
+    """
+    A value of each agent's own observation, the expectation of the agent's own return.
+
+    The parameters are those of ``AgentNetwork`` without ``output_dim``.
+    """
+
+    def __init__(self, n_agents: int, input_dim: int, *args: Any, **kwargs: Any):
+        super().__init__(n_agents, input_dim, 1, *args, **kwargs)
+        self.normalizer = ReturnNormalizer(n_agents)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: ``(batch, n_agents, input_dim)``
+        :return: Discounted return of each agent, ``(batch, n_agents)``
+        """
+        return self.normalizer(super().forward(observations).squeeze(2))
 
 
 class QCritic(nn.Module):
@@ -46,6 +128,8 @@ class QCritic(nn.Module):
     :param action_dim: Size of an agent's action (one-hot if discrete)
     :param net_arch: Width of each hidden layer, at least one
     :param activation_fn: Activation after each hidden layer
+    :param normalize_features: Whether the state and every hidden layer are layer-normalised (actions are not: the
+        first layer must stay linear in them)
     :param n_critics: Number of critics; two is the usual remedy against overestimation
     :raises ValueError: If ``net_arch`` is empty or ``n_critics`` is not positive
     """
@@ -57,6 +141,7 @@ class QCritic(nn.Module):
         action_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.Tanh,
+        normalize_features: bool = False,
         n_critics: int = 2,
     ):
         super().__init__()
@@ -70,9 +155,13 @@ class QCritic(nn.Module):
         self.n_agents = n_agents
         self.action_dim = action_dim
         self.n_critics = n_critics
+        self.state_norm = nn.LayerNorm(state_dim) if normalize_features else nn.Identity()
         self.first_layer = StackedLinear(n_critics, state_dim + n_agents * action_dim, net_arch[0])
         self.activation = activation_fn()
-        self.output_net = create_stacked_mlp(n_critics, net_arch[0], 1, net_arch[1:], activation_fn)
+        self.output_net = create_stacked_mlp(n_critics, net_arch[0], 1, net_arch[1:], activation_fn, normalize_features)
+        if normalize_features:
+            self.output_net.insert(0, StackedLayerNorm(n_critics, net_arch[0]))
+        self.normalizer = ReturnNormalizer()
 
     def forward(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
@@ -80,7 +169,7 @@ class QCritic(nn.Module):
         :param actions: ``(batch, n_agents, action_dim)``
         :return: Each critic's estimate of the discounted return, ``(n_critics, batch)``
         """
-        inputs = th.cat((states, actions.flatten(start_dim=1)), dim=1)
+        inputs = th.cat((self.state_norm(states), actions.flatten(start_dim=1)), dim=1)
         return self.estimates(self.first_layer(inputs.expand(self.n_critics, -1, -1)))
 
     def estimates(self, preactivations: th.Tensor) -> th.Tensor:
@@ -88,7 +177,7 @@ class QCritic(nn.Module):
         :param preactivations: Output of the first layer before its activation, ``(n_critics, batch, width)``
         :return: Each critic's estimate, ``(n_critics, batch)``
         """
-        return self.output_net(self.activation(preactivations)).squeeze(2)
+        return self.normalizer(self.output_net(self.activation(preactivations))).squeeze(2)
 
     def bind(self, states: th.Tensor) -> "BoundQFunction":
         """
@@ -97,7 +186,7 @@ class QCritic(nn.Module):
         :param states: ``(batch, state_dim)``
         :return: Q(states, .) in the form the credit package evaluates coalitions with
         """
-        return BoundQFunction(self, states)
+        return BoundQFunction(self, self.state_norm(states))
 
 
 @dataclass(frozen=True)
@@ -106,7 +195,7 @@ class BoundQFunction:
     Q(s, .) at a batch of fixed states, its first layer split into a term of the state and one of each agent's action.
 
     :param critic: The critics
-    :param states: ``(batch, state_dim)``
+    :param states: ``(batch, state_dim)``, normalised if the critic normalises them
     """
 
     critic: QCritic

@@ -132,6 +132,10 @@ class JointCategorical(JointDistribution):
     def sample_n(self, n_samples: int) -> th.Tensor:
         return self.distribution.sample((n_samples,))
 
+    def probabilities(self) -> th.Tensor:
+        """:return: Probability of each action, ``(batch, n_agents, n_actions)``; 0 where an action is not allowed"""
+        return self.distribution.probs
+
     def mode(self) -> th.Tensor:
         return self.distribution.probs.argmax(dim=2)
 

@@ -1,9 +1,11 @@
 """Stacks of equal-shaped networks (one per agent, or one per critic) evaluated as one batched product."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch as th
 from torch import nn
+
+ALL_AGENTS = slice(None)
 
 
 class StackedLinear(nn.Module):
@@ -38,8 +40,36 @@ class StackedLinear(nn.Module):
         return f"n_members={self.n_members}, in_features={self.in_features}, out_features={self.out_features}"
 
 
+class StackedLayerNorm(nn.Module):
+    """
+    ``n_members`` layer normalisations of equal size: each sample's features to mean 0 and variance 1, then scaled and
+    shifted by learnt numbers of the member's own.
+
+    :param n_members: Number of normalisations in the stack (agents or critics)
+    :param n_features: Number of features
+    """
+
+    def __init__(self, n_members: int, n_features: int):
+        super().__init__()
+        self.n_features = n_features
+        self.weight = nn.Parameter(th.ones(n_members, 1, n_features))
+        self.bias = nn.Parameter(th.zeros(n_members, 1, n_features))
+
+    def forward(self, inputs: th.Tensor) -> th.Tensor:
+        """
+        :param inputs: ``(n_members, batch, n_features)``
+        :return: Of the same shape
+        """
+        return th.addcmul(self.bias, nn.functional.layer_norm(inputs, (self.n_features,)), self.weight)
+
+
 def create_stacked_mlp(
-    n_members: int, input_dim: int, output_dim: int, net_arch: Sequence[int], activation_fn: type[nn.Module] = nn.Tanh
+    n_members: int,
+    input_dim: int,
+    output_dim: int,
+    net_arch: Sequence[int],
+    activation_fn: type[nn.Module] = nn.Tanh,
+    normalize_hidden: bool = False,
 ) -> nn.Sequential:
     """
     Counterpart of Stable-Baselines3's ``create_mlp`` for a stack of networks.
@@ -49,11 +79,14 @@ def create_stacked_mlp(
     :param output_dim: Size of each output; 0 stops after the last hidden layer
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
+    :param normalize_hidden: Whether a layer normalisation follows each activation
     :return: A module from ``(n_members, batch, input_dim)`` to ``(n_members, batch, output_dim)``
     """
     modules: list[nn.Module] = []
     for width in net_arch:
         modules += [StackedLinear(n_members, input_dim, width), activation_fn()]
+        if normalize_hidden:
+            modules.append(StackedLayerNorm(n_members, width))
         input_dim = width
     if output_dim > 0:
         modules.append(StackedLinear(n_members, input_dim, output_dim))
@@ -78,6 +111,25 @@ def init_orthogonal(module: nn.Module, gain: float) -> None:
             layer.bias.data.fill_(0.0)
 
 
+def clip_grad_norm_of_members_(parameters: Iterable[nn.Parameter], max_norm: float) -> th.Tensor:
+    """
+    Clip the gradient of each network of a stack by the norm of its own, as ``clip_grad_norm_`` does for one network.
+
+    :param parameters: Parameters of the stack, the first axis of each is that of the members; those without a
+        gradient are left out
+    :param max_norm: The largest norm a member's gradient keeps
+    :return: The norms before clipping, ``(n_members,)``; empty if there is no gradient
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if len(gradients) == 0:
+        return th.empty(0)
+    norms = th.stack([gradient.flatten(start_dim=1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    coefficients = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(coefficients.reshape(-1, *[1] * (gradient.dim() - 1)))
+    return norms
+
+
 class AgentNetwork(nn.Module):
     """
     One multi-layer perceptron per agent, or a single one for all that is told which agent it serves.
@@ -92,6 +144,7 @@ class AgentNetwork(nn.Module):
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
     :param share_parameters: Whether all agents use the same weights
+    :param normalize_features: Whether the input and every hidden layer are layer-normalised
     """
 
     identifiers: th.Tensor
@@ -104,6 +157,7 @@ class AgentNetwork(nn.Module):
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.Tanh,
         share_parameters: bool = False,
+        normalize_features: bool = False,
     ):
         super().__init__()
         self.n_agents = n_agents
@@ -113,7 +167,9 @@ class AgentNetwork(nn.Module):
             input_dim += n_agents
         n_members = 1 if share_parameters else n_agents
         self.latent_dim = net_arch[-1] if len(net_arch) > 0 else input_dim
-        self.latent_net = create_stacked_mlp(n_members, input_dim, 0, net_arch, activation_fn)
+        self.latent_net = create_stacked_mlp(n_members, input_dim, 0, net_arch, activation_fn, normalize_features)
+        if normalize_features:
+            self.latent_net.insert(0, StackedLayerNorm(n_members, input_dim))
         self.output_net = StackedLinear(n_members, self.latent_dim, output_dim)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
@@ -123,18 +179,63 @@ class AgentNetwork(nn.Module):
         """
         return self.forward_with_latent(observations)[0]
 
-    def forward_with_latent(self, observations: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def forward_with_latent(self, observations: th.Tensor, agents: slice = ALL_AGENTS) -> tuple[th.Tensor, th.Tensor]:
         """
         :param observations: ``(batch, n_agents, input_dim)``
-        :return: Outputs ``(batch, n_agents, output_dim)`` and the activations of the last hidden layer
-            ``(batch, n_agents, latent_dim)``
+        :param agents: The agents whose outputs are wanted
+        :return: Outputs ``(batch, n_selected, output_dim)`` and the activations of the last hidden layer
+            ``(batch, n_selected, latent_dim)``
         """
-        batch = observations.shape[0]
         if self.share_parameters:
-            identifiers = self.identifiers.expand(batch, -1, -1)
+            observations = observations[:, agents]
+            batch, n_selected, _ = observations.shape
+            identifiers = self.identifiers[agents].expand(batch, -1, -1)
             rows = th.cat((observations, identifiers), dim=2).flatten(end_dim=1)
             latent = self.latent_net(rows.unsqueeze(0))
-            shape = (batch, self.n_agents, -1)
+            shape = (batch, n_selected, -1)
             return self.output_net(latent).reshape(shape), latent.reshape(shape)
         latent = self.latent_net(observations.transpose(0, 1))
-        return self.output_net(latent).transpose(0, 1), latent.transpose(0, 1)
+        return self.output_net(latent).transpose(0, 1)[:, agents], latent.transpose(0, 1)[:, agents]
+
+
+class SeparateAgentNetworks(nn.Module):
+    """
+    One multi-layer perceptron per agent whose parameters are tensors of their own, so that an optimizer can step one
+    agent's and leave the others' weights and moments untouched; a stack's tensors hold all agents at once.
+
+    :param n_agents: Number of agents
+    :param input_dim: Size of an agent's observation
+    :param output_dim: Size of an agent's output
+    :param net_arch: Width of each hidden layer
+    :param activation_fn: Activation after each hidden layer
+    :param normalize_features: Whether the input and every hidden layer are layer-normalised
+    """
+
+    def __init__(
+        self,
+        n_agents: int,
+        input_dim: int,
+        output_dim: int,
+        net_arch: Sequence[int],
+        activation_fn: type[nn.Module] = nn.Tanh,
+        normalize_features: bool = False,
+    ):
+        super().__init__()
+        networks = [
+            AgentNetwork(1, input_dim, output_dim, net_arch, activation_fn, normalize_features=normalize_features)
+            for _ in range(n_agents)
+        ]
+        self.latent_dim = networks[0].latent_dim
+        self.networks = nn.ModuleList(networks)
+
+    def forward_with_latent(self, observations: th.Tensor, agents: slice = ALL_AGENTS) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param observations: ``(batch, n_agents, input_dim)``
+        :param agents: The agents whose outputs are wanted; only their networks are evaluated
+        :return: Outputs ``(batch, n_selected, output_dim)`` and the activations of the last hidden layer
+            ``(batch, n_selected, latent_dim)``
+        """
+        selected = range(len(self.networks))[agents]
+        pairs = [self.networks[agent].forward_with_latent(observations[:, agent : agent + 1]) for agent in selected]
+        outputs, latents = zip(*pairs, strict=True)
+        return th.cat(outputs, dim=1), th.cat(latents, dim=1)

@@ -9,10 +9,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_cora.common.critics import QCritic, ValueCritic
+from sb3_cora.common.critics import AgentValueCritic, QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution, JointStateDependentGaussian
 from sb3_cora.common.joint_env import JointSpaces
-from sb3_cora.common.networks import AgentNetwork, init_orthogonal
+from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, init_orthogonal
 
 
 class JointObservation(NamedTuple):
@@ -43,7 +43,11 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param net_arch: Widths of the hidden layers, ``dict(pi=[64, 64], vf=[64, 64], qf=[64, 64])`` by default;
         a list serves all networks
     :param activation_fn: Activation function
+    :param normalize_features: Whether the input and every hidden layer of all networks are layer-normalised, as in the
+        networks of MAPPO and HARL
     :param ortho_init: Whether to use orthogonal initialization
+    :param output_gain: Gain of the orthogonal initialization of the actors' output layer; a small one lets all actions
+        begin nearly alike
     :param log_std_init: Initial value for the log standard deviation of continuous actions, in units of the action
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param squash_mean: Whether to squash the mean of continuous actions into the action bounds (by tanh). Otherwise the
@@ -69,7 +73,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
+        normalize_features: bool = False,
         ortho_init: bool = True,
+        output_gain: float = 0.01,
         log_std_init: float = 0.0,
         share_parameters: bool = False,
         squash_mean: bool = False,
@@ -88,7 +94,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
             )
         self.net_arch = self._complete_net_arch(net_arch)
         self.activation_fn = activation_fn
+        self.normalize_features = normalize_features
         self.ortho_init = ortho_init
+        self.output_gain = output_gain
         self.log_std_init = log_std_init
         self.share_parameters = share_parameters
         self.squash_mean = squash_mean
@@ -124,25 +132,46 @@ class CooperativeActorCriticPolicy(BasePolicy):
             self.register_buffer(
                 "action_range", th.as_tensor(self.action_space.high - self.action_space.low), persistent=False
             )
-        self.actor = AgentNetwork(
-            joint.n_agents, joint.obs_dim, joint.action_dim, self.net_arch["pi"], self.activation_fn, self.share_parameters
-        )
-        self.value_critic = ValueCritic(joint.state_dim, self.net_arch["vf"], self.activation_fn)
+        self._build_actor()
+        self._build_value_critic()
         if self.ortho_init:
-            for module, gain in {
-                self.actor.latent_net: 2**0.5,
-                self.actor.output_net: 0.01,
-                self.value_critic.latent_net: 2**0.5,
-                self.value_critic.output_net: 1.0,
-            }.items():
-                init_orthogonal(module, gain)
-        if not joint.discrete:
-            latent_shape = (self.actor.latent_dim,) if self.use_sde else ()
-            shape = (1 if self.share_parameters else joint.n_agents, *latent_shape, joint.action_dim)
-            self.log_std = nn.Parameter(th.full(shape, float(self.log_std_init)))
+            for name, module in self.named_modules():
+                if name.endswith("latent_net"):
+                    init_orthogonal(module, 2**0.5)
+                elif name.endswith("output_net"):
+                    init_orthogonal(module, self.output_gain if name.startswith("actor") else 1.0)
         if self.use_sde:
             self.reset_noise()
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        # Two groups, which may have different learning rates
+        critic_parameters = list(self.value_critic.parameters())
+        in_critic = {id(parameter) for parameter in critic_parameters}
+        actor_parameters = [parameter for parameter in self.parameters() if id(parameter) not in in_critic]
+        groups = [{"params": actor_parameters}, {"params": critic_parameters}]
+        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+    def _build_actor(self) -> None:
+        joint = self.joint_spaces
+        self.actor: AgentNetwork | SeparateAgentNetworks = AgentNetwork(
+            joint.n_agents,
+            joint.obs_dim,
+            joint.action_dim,
+            self.net_arch["pi"],
+            self.activation_fn,
+            self.share_parameters,
+            self.normalize_features,
+        )
+        if not joint.discrete:
+            self.log_std = self._initial_log_std(1 if self.share_parameters else joint.n_agents)
+
+    def _initial_log_std(self, n_members: int) -> nn.Parameter:
+        latent_shape = (self.actor.latent_dim,) if self.use_sde else ()
+        shape = (n_members, *latent_shape, self.joint_spaces.action_dim)
+        return nn.Parameter(th.full(shape, float(self.log_std_init)))
+
+    def _build_value_critic(self) -> None:
+        self.value_critic: ValueCritic | AgentValueCritic = ValueCritic(
+            self.joint_spaces.state_dim, self.net_arch["vf"], self.activation_fn, self.normalize_features
+        )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return dict(
@@ -151,7 +180,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
             lr_schedule=self._dummy_schedule,  # dummy lr schedule, not needed for loading policy alone
             net_arch=self.net_arch,
             activation_fn=self.activation_fn,
+            normalize_features=self.normalize_features,
             ortho_init=self.ortho_init,
+            output_gain=self.output_gain,
             log_std_init=self.log_std_init,
             share_parameters=self.share_parameters,
             squash_mean=self.squash_mean,
@@ -183,20 +214,46 @@ class CooperativeActorCriticPolicy(BasePolicy):
         state = parts.get("state", observation.flatten(start_dim=1))
         return JointObservation(observation, state, parts.get("action_mask"), parts.get("agent_mask"))
 
-    def distribution(self, observation: JointObservation) -> JointDistribution:
+    def actor_parameters(self) -> list[list[nn.Parameter]]:
+        """
+        :return: The parameters of the actors, one list for each stack of them; the first axis of each parameter is that
+            of the stack's members
+        """
+        return [list(self.optimizer.param_groups[0]["params"])]
+
+    def distribution(self, observation: JointObservation, agents: slice = ALL_AGENTS) -> JointDistribution:
         """
         :param observation: Parts of a batch of joint observations
+        :param agents: The agents whose policies are wanted, which are then the only ones on the agent axis
         :return: The agents' current policies at these observations
         """
-        outputs, latent = self.actor.forward_with_latent(observation.observation)
+        outputs, latent = self.actor.forward_with_latent(observation.observation, agents)
+        dimensions = self.dimensions[agents]
         if self.squash_mean:
-            outputs = self.action_low + 0.5 * (outputs.tanh() + 1.0) * self.action_range
+            outputs = self.action_low[agents] + 0.5 * (outputs.tanh() + 1.0) * self.action_range[agents]
         if self.use_sde:
-            return JointStateDependentGaussian(outputs, self.log_std, self.dimensions, latent, self.noise_weights)
+            noise_weights = self.noise_weights[:, agents]
+            return JointStateDependentGaussian(outputs, self.agent_log_std(agents), dimensions, latent, noise_weights)
         if not self.joint_spaces.discrete:
-            return JointDiagGaussian(outputs, self.log_std, self.dimensions)
-        allowed = self.dimensions if observation.action_mask is None else self.dimensions & (observation.action_mask > 0.5)
-        return JointCategorical(outputs, allowed)
+            return JointDiagGaussian(outputs, self.agent_log_std(agents), dimensions)
+        if observation.action_mask is not None:
+            dimensions = dimensions & (observation.action_mask[:, agents] > 0.5)
+        return JointCategorical(outputs, dimensions)
+
+    def agent_log_std(self, agents: slice) -> th.Tensor:
+        """
+        :param agents: The agents that are wanted
+        :return: Logarithm of their standard deviations, ``(n_selected, action_dim)``, or with a first axis of 1 if shared;
+            with gSDE those of the noise functions' weights, ``(n_selected, latent_dim, action_dim)``
+        """
+        return self.log_std if self.share_parameters else self.log_std[agents]
+
+    def values(self, observation: JointObservation) -> th.Tensor:
+        """
+        :param observation: Parts of a batch of joint observations
+        :return: The team's values, ``(batch, 1)``
+        """
+        return self.value_critic(observation.state)
 
     def get_distribution(self, obs: PyTorchObs) -> JointDistribution:
         """
@@ -214,7 +271,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         observation = self.split_observation(obs)
         distribution = self.distribution(observation)
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self.value_critic(observation.state), distribution.log_prob(actions)
+        return actions, self.values(observation), distribution.log_prob(actions)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         return self.get_distribution(observation).get_actions(deterministic=deterministic)
@@ -224,7 +281,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         :param obs: Batch of joint observations
         :return: The team's values, ``(batch, 1)``
         """
-        return self.value_critic(self.split_observation(obs).state)
+        return self.values(self.split_observation(obs))
 
     def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
@@ -235,7 +292,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         observation = self.split_observation(obs)
         distribution = self.distribution(observation)
         log_prob = distribution.log_prob(self.shape_actions(actions))
-        return self.value_critic(observation.state), log_prob, distribution.entropy()
+        return self.values(observation), log_prob, distribution.entropy()
 
     def shape_actions(self, actions: th.Tensor) -> th.Tensor:
         """
@@ -286,7 +343,13 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
         super()._build(lr_schedule)
         joint = self.joint_spaces
         self.q_critic = QCritic(
-            joint.state_dim, joint.n_agents, joint.action_dim, self.net_arch["qf"], self.activation_fn, self.n_critics
+            joint.state_dim,
+            joint.n_agents,
+            joint.action_dim,
+            self.net_arch["qf"],
+            self.activation_fn,
+            self.normalize_features,
+            self.n_critics,
         )
         self.q_optimizer = self.optimizer_class(
             self.q_critic.parameters(),
@@ -296,3 +359,70 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return dict(super()._get_constructor_parameters(), n_critics=self.n_critics)
+
+
+class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
+    """
+    Instead of one value function of the state, one for each agent of the agent's own observation. With
+    ``share_parameters`` the agents share it as they share the actor.
+    """
+
+    value_critic: AgentValueCritic
+
+    def _build_value_critic(self) -> None:
+        self.value_critic = AgentValueCritic(
+            self.joint_spaces.n_agents,
+            self.joint_spaces.obs_dim,
+            self.net_arch["vf"],
+            self.activation_fn,
+            self.share_parameters,
+            self.normalize_features,
+        )
+
+    def values(self, observation: JointObservation) -> th.Tensor:
+        """
+        :param observation: Parts of a batch of joint observations
+        :return: The agents' values ``(batch, n_agents)``, 0 for the dead
+        """
+        values = self.value_critic(observation.observation)
+        return values if observation.agent_mask is None else values * observation.agent_mask
+
+
+class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
+    """
+    The parameters of each actor are tensors of their own, so that one agent can be updated while the others stay as they
+    are. With ``share_parameters`` there is one actor only, as in the parent.
+    """
+
+    log_stds: nn.ParameterList
+
+    def _build_actor(self) -> None:
+        if self.share_parameters:
+            super()._build_actor()
+            return
+        joint = self.joint_spaces
+        self.actor = SeparateAgentNetworks(
+            joint.n_agents, joint.obs_dim, joint.action_dim, self.net_arch["pi"], self.activation_fn, self.normalize_features
+        )
+        if not joint.discrete:
+            self.log_stds = nn.ParameterList(self._initial_log_std(1) for _ in range(joint.n_agents))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "log_std" and not self.share_parameters and not self.joint_spaces.discrete:
+            return self.agent_log_std(ALL_AGENTS)
+        return super().__getattr__(name)
+
+    def agent_log_std(self, agents: slice) -> th.Tensor:
+        if self.share_parameters:
+            return super().agent_log_std(agents)
+        # Only those that are asked for: the others must get no gradient, not a gradient of zero
+        return th.cat(list(self.log_stds[agents]))
+
+    def actor_parameters(self) -> list[list[nn.Parameter]]:
+        if self.share_parameters:
+            return super().actor_parameters()
+        parameters = [list(network.parameters()) for network in self.actor.networks]
+        if not self.joint_spaces.discrete:
+            for own, log_std in zip(parameters, self.log_stds, strict=True):
+                own.append(log_std)
+        return parameters

@@ -1,10 +1,12 @@
 """The training environment as the collection of rollouts sees it."""
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_cora.common.stopwatch import Stopwatch
+from sb3_cora.common.vec_normalize import JointVecNormalize
 
 
 def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], first_index: int = 0) -> None:
@@ -68,3 +70,46 @@ class RolloutVecEnv(VecEnvWrapper):
                 batch = {key: part[None] for key, part in terminal.items()} if isinstance(terminal, dict) else terminal[None]
                 check_finite("terminal observation", batch, first_index=int(index))
         return observations, rewards, dones, infos
+
+
+class AgentRewards(np.ndarray):
+    """
+    The agents' rewards ``(n_envs, n_agents)``, to a row of which a tensor can be added: at a time limit
+    ``collect_rollouts`` adds the values of the terminal observation, which NumPy alone would refuse.
+    """
+
+    def __iadd__(self, other: object) -> "AgentRewards":  # type: ignore[override]
+        addend = other.cpu().numpy() if isinstance(other, th.Tensor) else other
+        return super().__iadd__(addend)  # type: ignore[return-value]
+
+
+class AgentRewardsVecEnv(RolloutVecEnv):
+    """
+    Hands on the agents' own rewards, ``info["agent_rewards"]``, instead of the team's; where the environment has none,
+    every agent is given the team's.
+
+    :param venv: The training environment
+    :param stopwatch: Where the time of the steps is added, as section ``"environment"``
+    :param n_agents: Number of agents
+    """
+
+    def __init__(self, venv: VecEnv, stopwatch: Stopwatch, n_agents: int):
+        super().__init__(venv, stopwatch)
+        self.n_agents = n_agents
+        normalize = unwrap_vec_normalize(venv)
+        self.normalizes_rewards = normalize is not None and normalize.norm_reward
+        self.normalizes_agent_rewards = isinstance(normalize, JointVecNormalize)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observations, rewards, dones, infos = super().step_wait()
+        agent_rewards = np.repeat(np.asarray(rewards, dtype=np.float32)[:, None], self.n_agents, axis=1)
+        for index, info in enumerate(infos):
+            if "agent_rewards" in info:
+                if self.normalizes_rewards and not self.normalizes_agent_rewards:
+                    raise ValueError(
+                        "VecNormalize(norm_reward=True) normalizes the team's reward but not the agents' own, which this "
+                        "algorithm learns from. Use sb3_cora.common.vec_normalize.JointVecNormalize in its place."
+                    )
+                agent_rewards[index] = info["agent_rewards"]
+        check_finite("reward", agent_rewards)
+        return observations, agent_rewards.view(AgentRewards), dones, infos

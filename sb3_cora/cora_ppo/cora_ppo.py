@@ -1,16 +1,14 @@
 import warnings
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
-from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
-from torch.nn import functional as F
+from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_cora.common.buffers import JointRolloutBuffer
-from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
+from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 from sb3_cora.common.type_aliases import JointEnvLike
 from sb3_cora.cora_ppo.policies import MlpPolicy, MultiInputPolicy
 from sb3_cora.credit import (
@@ -36,19 +34,6 @@ MAX_AGENTS_ALL_COALITIONS = 8
 MAX_AGENTS_EXACT = {"shapley": 10, "banzhaf": 10}
 
 
-class RolloutTensors(NamedTuple):
-    """
-    A rollout as one batch of ``n_steps * n_envs`` samples: joint observations, joint actions as the Q-critics see them
-    ``(batch, n_agents, action_dim)``, and the team's values, advantages and Q-targets ``(batch,)``.
-    """
-
-    observation: JointObservation
-    actions: th.Tensor
-    values: th.Tensor
-    advantages: th.Tensor
-    q_targets: th.Tensor
-
-
 def splits(masks: th.Tensor, player_mask: th.Tensor) -> th.Tensor:
     """
     Which coalitions are coalitions of the players' own game: have some of them as members, and not all of them.
@@ -62,7 +47,7 @@ def splits(masks: th.Tensor, player_mask: th.Tensor) -> th.Tensor:
     return (n_members > 0) & (n_members < players.sum(dim=1, keepdim=True))
 
 
-class CORAPPO(CooperativeOnPolicyAlgorithm):
+class CORAPPO(QCriticOnPolicyAlgorithm):
     """
     Coalitional Rational Advantage Decomposition (CORA) with Proximal Policy Optimization: a centralized Q-critic values
     what each coalition's sampled actions are worth beside the others' baseline actions, and the team's advantage is
@@ -89,7 +74,9 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
     :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0)
-    :param clip_range_vf: Clipping parameter for the value function, None (default) for no clipping
+    :param clip_range_vf: Clipping parameter for the value function, in units of the return (of its standard deviation
+        with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
+        clipping
     :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
     :param ent_coef: Entropy coefficient for the loss calculation
     :param vf_coef: Value function coefficient for the loss calculation
@@ -100,6 +87,15 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
     :param sde_sample_freq: Sample a new noise function every n steps when using gSDE (-1: only at the beginning of the
         rollout)
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
+    :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
+        remaining; that of the policy if None
+    :param normalize_values: Whether the critics learn returns normalized by their running mean and standard deviation
+    :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
+        standard deviation with ``normalize_values``); None (default) for squared throughout
+    :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
+        and HARL do, and not the clipped one
+    :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
+        its own norm, as MAPPO and HARL do, and the norms are logged
     :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
     :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
         suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
@@ -168,6 +164,11 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         share_parameters: bool = False,
+        vf_learning_rate: float | Schedule | None = None,
+        normalize_values: bool = False,
+        huber_delta: float | None = None,
+        pessimistic_vf_clip: bool = False,
+        separate_grad_norms: bool = False,
         credit: str = "core",
         baseline: str = "v",
         baseline_action: str = "mode",
@@ -201,7 +202,6 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         self.baseline_action = baseline_action
         self.n_baseline_samples = n_baseline_samples
         self.grand_advantage = grand_advantage
-        self.q_target = q_target
         self.variance_weight = variance_weight
         self.epsilon_bound = epsilon_bound
         self.credit_scale = credit_scale
@@ -210,9 +210,6 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         self.include_extremes = include_extremes
         self.solver = solver
         self.solver_kwargs = {} if solver_kwargs is None else solver_kwargs
-        self.n_critics = n_critics
-        self.q_learning_rate = q_learning_rate
-        self.q_n_epochs = q_n_epochs
         super().__init__(
             policy,
             env,
@@ -231,6 +228,15 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             use_sde=use_sde,
             sde_sample_freq=sde_sample_freq,
             share_parameters=share_parameters,
+            vf_learning_rate=vf_learning_rate,
+            normalize_values=normalize_values,
+            huber_delta=huber_delta,
+            pessimistic_vf_clip=pessimistic_vf_clip,
+            separate_grad_norms=separate_grad_norms,
+            q_target=q_target,
+            n_critics=n_critics,
+            q_learning_rate=q_learning_rate,
+            q_n_epochs=q_n_epochs,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             target_kl=target_kl,
@@ -250,7 +256,6 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             "baseline": ("v", "q"),
             "baseline_action": ("mode", "expectation"),
             "grand_advantage": ("gae", "q"),
-            "q_target": ("td0", "lambda"),
             "epsilon_bound": ("nonnegative", "free"),
             "credit_scale": ("batch", "sample", "paper"),
             "coalition_sampling": (None, *SAMPLINGS),
@@ -264,10 +269,6 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             raise ValueError(f"n_baseline_samples must be at least 1, got {self.n_baseline_samples}.")
         if not self.variance_weight >= 0:
             raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
-        if self.n_critics < 1:
-            raise ValueError(f"n_critics must be at least 1 (2 for twin critics), got {self.n_critics}.")
-        if self.q_n_epochs is not None and self.q_n_epochs < 1:
-            raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
         if self.env is not None:
             self._check_coalitions()
 
@@ -277,19 +278,6 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
         """
         # Drawn here only to fail at once, and from a generator that nothing else uses
         self._coalitions(th.Generator())
-
-    def _policy_settings(self) -> dict[str, Any]:
-        return dict(super()._policy_settings(), n_critics=self.n_critics)
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.q_lr_schedule = self.lr_schedule if self.q_learning_rate is None else FloatSchedule(self.q_learning_rate)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "q_lr_schedule"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer", "policy.q_optimizer"], []
 
     def _coalitions(self, generator: th.Generator) -> CoalitionSample:
         """
@@ -316,58 +304,6 @@ class CORAPPO(CooperativeOnPolicyAlgorithm):
             paired=sampling == "permutations" or self.credit == "nucleolus" or self.epsilon_bound == "free",
             include_extremes=self.include_extremes or self.credit in ("singleton", "difference"),
         )
-
-    def _rollout(self) -> RolloutTensors:
-        """The rollout as one batch, time-major, while the buffer is still ``(n_steps, n_envs, ...)``."""
-        buffer = self.rollout_buffer
-
-        def flatten(array: np.ndarray) -> th.Tensor:
-            return th.as_tensor(array.reshape(-1, *array.shape[2:]), device=self.device)
-
-        observations: np.ndarray | dict[str, np.ndarray] = buffer.observations
-        if isinstance(observations, dict):
-            flat_observations: PyTorchObs = {name: flatten(array) for name, array in observations.items()}
-        else:
-            flat_observations = flatten(observations)
-        observation = self.policy.split_observation(flat_observations)
-        return RolloutTensors(
-            observation,
-            self._action_features(observation, self.policy.shape_actions(flatten(buffer.actions))),
-            flatten(buffer.values),
-            flatten(buffer.advantages),
-            flatten(buffer.td0_targets if self.q_target == "td0" else buffer.returns),
-        )
-
-    def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
-        """
-        :param observation: Parts of a batch of joint observations
-        :param actions: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
-        :return: The joint actions as the Q-critics see them, ``(batch, n_agents, action_dim)``
-        """
-        features = self.policy.action_features(actions)
-        # What a dead agent's network says is not executed: to the Q-critics it would be noise
-        return features if observation.agent_mask is None else features * observation.agent_mask[:, :, None]
-
-    def _update_critics(self) -> None:
-        """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
-        policy = self.policy
-        rollout = self._rollout()
-        learning_rate = self.q_lr_schedule(self._current_progress_remaining)
-        update_learning_rate(policy.q_optimizer, learning_rate)
-        parameters = list(policy.q_critic.parameters())
-
-        losses = []
-        for _ in range(self.n_epochs if self.q_n_epochs is None else self.q_n_epochs):
-            for indices in th.randperm(len(rollout.q_targets)).split(self.batch_size):
-                estimates = policy.q_critic(rollout.observation.state[indices], rollout.actions[indices])
-                # The mean over samples, the sum over critics: another critic must not shrink a critic's step
-                loss = F.mse_loss(estimates, rollout.q_targets[indices].expand_as(estimates)) * policy.n_critics
-                losses.append(loss.item())
-                policy.q_optimizer.zero_grad()
-                loss.backward()
-                th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-                policy.q_optimizer.step()
-        self.logger.record("train/q_loss", np.mean(losses) / policy.n_critics)
 
     @th.no_grad()
     def _allocate_credits(self) -> np.ndarray:

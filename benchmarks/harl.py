@@ -1,0 +1,109 @@
+"""
+HAPPO and MAPPO with HARL's own settings on HalfCheetah 2x3, every agent seeing the full state and its one-hot index.
+
+    PYTHONPATH=. python benchmarks/harl.py --algos happo mappo --seeds 0 1 2
+
+Rows are appended to ``benchmarks/results/harl_halfcheetah.csv``, one for each evaluation: 40 deterministic episodes every
+100 000 steps, as in HARL. Its settings: ``tuned_configs/mamujoco/HalfCheetah-v2-2x3`` in HARL's repository. HARL ran the
+``-v2`` robots, this is the ``-v5`` one.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
+
+RESULTS = Path(__file__).resolve().parent / "results" / "harl_halfcheetah.csv"
+ENV_ID = "mujoco/HalfCheetah-2x3"
+FIELDS = ("algo", "seed", "timesteps", "mean_return", "std_return", "seconds")
+N_ENVS, N_EVAL_ENVS, N_EVAL_EPISODES, EVAL_INTERVAL = 20, 20, 40, 100_000
+
+SETTINGS: dict[str, Any] = dict(
+    learning_rate=5e-4,
+    n_steps=200,
+    batch_size=N_ENVS * 200,
+    n_epochs=15,
+    gamma=0.99,
+    gae_lambda=0.95,
+    clip_range=0.05,
+    clip_range_vf=0.05,
+    pessimistic_vf_clip=True,
+    ent_coef=0.01,
+    # HARL halves the squared error and multiplies by 1
+    vf_coef=0.5,
+    max_grad_norm=10.0,
+    separate_grad_norms=True,
+    normalize_values=True,
+    huber_delta=10.0,
+    policy_kwargs=dict(
+        net_arch=[128, 128, 128],
+        activation_fn=th.nn.ReLU,
+        normalize_features=True,
+        # HARL's initial standard deviation is 0.5 * sigmoid(1) = 0.366
+        log_std_init=-1.0,
+    ),
+    device="cpu",
+)
+ALGORITHMS = {
+    "happo": (HAPPO, dict(share_parameters=False)),
+    "mappo": (MAPPO, dict(share_parameters=True)),
+}
+
+
+class Evaluation(BaseCallback):
+    """
+    Evaluates the policy and appends a row to the results.
+
+    :param algo: Name of the algorithm
+    :param seed: Seed of the training
+    :param path: File of the results
+    """
+
+    def __init__(self, algo: str, seed: int, path: Path):
+        super().__init__()
+        self.algo = algo
+        self.seed = seed
+        self.path = path
+        self.env = make_joint_vec_env(ENV_ID, n_envs=N_EVAL_ENVS, seed=1000 + seed, observation="full_state_id")
+        self.start = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        returns, _ = evaluate_policy(self.model, self.env, N_EVAL_EPISODES, return_episode_rewards=True)
+        is_new = not self.path.is_file()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(FIELDS)
+            seconds = time.perf_counter() - self.start
+            numbers = (f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{seconds:.0f}")
+            writer.writerow((self.algo, self.seed, self.num_timesteps, *numbers))
+        return True
+
+
+def main() -> None:
+    """Train what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algos", nargs="+", choices=sorted(ALGORITHMS), default=sorted(ALGORITHMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--n-timesteps", type=int, default=1_000_000)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    th.set_num_threads(1)
+    for seed in arguments.seeds:
+        for algo in arguments.algos:
+            algorithm, settings = ALGORITHMS[algo]
+            env = make_joint_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, observation="full_state_id")
+            model = algorithm("MlpPolicy", env, seed=seed, **SETTINGS, **settings)
+            model.learn(arguments.n_timesteps, EveryNTimesteps(EVAL_INTERVAL, Evaluation(algo, seed, arguments.output)))
+
+
+if __name__ == "__main__":
+    main()

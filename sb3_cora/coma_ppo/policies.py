@@ -1,0 +1,4 @@
+from sb3_cora.common.policies import CooperativeActorQCriticPolicy
+
+MlpPolicy = CooperativeActorQCriticPolicy
+MultiInputPolicy = CooperativeActorQCriticPolicy

@@ -1,0 +1,136 @@
+"""What the algorithms with centralised Q-critics share: the critics' training on the rollout."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+
+from sb3_cora.common.losses import regression_errors
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
+
+
+class RolloutTensors(NamedTuple):
+    """
+    A rollout as one batch of ``n_steps * n_envs`` samples: joint observations, joint actions as the Q-critics see them
+    ``(batch, n_agents, action_dim)``, and the team's values, advantages and Q-targets ``(batch,)``.
+    """
+
+    observation: JointObservation
+    actions: th.Tensor
+    values: th.Tensor
+    advantages: th.Tensor
+    q_targets: th.Tensor
+
+
+class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
+    """
+    Adds centralised Q-critics, trained on each rollout before the credits are computed with them.
+
+    :param args: Arguments of ``CooperativeOnPolicyAlgorithm`` by position
+    :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (CORA paper, equation 1), or ``"lambda"``, the
+        GAE return, which carries the exploration noise of later steps
+    :param n_critics: Number of Q-critics, of which the minimum is taken
+    :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
+    :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
+    :param kwargs: Arguments of ``CooperativeOnPolicyAlgorithm`` by name
+    :raises ValueError: If a setting is unknown or out of its range
+    """
+
+    policy: CooperativeActorQCriticPolicy
+
+    def __init__(
+        self,
+        *args: Any,
+        q_target: str = "td0",
+        n_critics: int = 2,
+        q_learning_rate: float | Schedule | None = None,
+        q_n_epochs: int | None = None,
+        **kwargs: Any,
+    ):
+        self.q_target = q_target
+        self.n_critics = n_critics
+        self.q_learning_rate = q_learning_rate
+        self.q_n_epochs = q_n_epochs
+        super().__init__(*args, **kwargs)
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.q_target not in ("td0", "lambda"):
+            raise ValueError(f"q_target={self.q_target!r} is unknown, expected one of ['td0', 'lambda'].")
+        if self.n_critics < 1:
+            raise ValueError(f"n_critics must be at least 1 (2 for twin critics), got {self.n_critics}.")
+        if self.q_n_epochs is not None and self.q_n_epochs < 1:
+            raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
+
+    def _policy_settings(self) -> dict[str, Any]:
+        return dict(super()._policy_settings(), n_critics=self.n_critics)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.q_lr_schedule = self.lr_schedule if self.q_learning_rate is None else FloatSchedule(self.q_learning_rate)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "q_lr_schedule"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer", "policy.q_optimizer"], []
+
+    def _rollout(self) -> RolloutTensors:
+        """The rollout as one batch, time-major, while the buffer is still ``(n_steps, n_envs, ...)``."""
+        buffer = self.rollout_buffer
+
+        def flatten(array: np.ndarray) -> th.Tensor:
+            return th.as_tensor(array.reshape(-1, *array.shape[2:]), device=self.device)
+
+        observations: np.ndarray | dict[str, np.ndarray] = buffer.observations
+        if isinstance(observations, dict):
+            flat_observations: PyTorchObs = {name: flatten(array) for name, array in observations.items()}
+        else:
+            flat_observations = flatten(observations)
+        observation = self.policy.split_observation(flat_observations)
+        return RolloutTensors(
+            observation,
+            self._action_features(observation, self.policy.shape_actions(flatten(buffer.actions))),
+            flatten(buffer.values),
+            flatten(buffer.advantages),
+            flatten(buffer.td0_targets if self.q_target == "td0" else buffer.returns),
+        )
+
+    def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
+        """
+        :param observation: Parts of a batch of joint observations
+        :param actions: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
+        :return: The joint actions as the Q-critics see them, ``(batch, n_agents, action_dim)``
+        """
+        features = self.policy.action_features(actions)
+        # What a dead agent's network says is not executed: to the Q-critics it would be noise
+        return features if observation.agent_mask is None else features * observation.agent_mask[:, :, None]
+
+    def _update_critics(self) -> None:
+        """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
+        policy = self.policy
+        rollout = self._rollout()
+        learning_rate = self.q_lr_schedule(self._current_progress_remaining)
+        update_learning_rate(policy.q_optimizer, learning_rate)
+        parameters = list(policy.q_critic.parameters())
+
+        if self.normalize_values:
+            policy.q_critic.normalizer.update(rollout.q_targets[:, None])
+        scale = policy.q_critic.normalizer.std
+
+        losses = []
+        for _ in range(self.n_epochs if self.q_n_epochs is None else self.q_n_epochs):
+            for indices in th.randperm(len(rollout.q_targets)).split(self.batch_size):
+                estimates = policy.q_critic(rollout.observation.state[indices], rollout.actions[indices])
+                # The mean over samples, the sum over critics: another critic must not shrink a critic's step
+                targets = rollout.q_targets[indices].expand_as(estimates)
+                loss = regression_errors(estimates, targets, scale, self.huber_delta).mean() * policy.n_critics
+                losses.append(loss.item())
+                policy.q_optimizer.zero_grad()
+                loss.backward()
+                th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+                policy.q_optimizer.step()
+        self.logger.record("train/q_loss", np.mean(losses) / policy.n_critics)

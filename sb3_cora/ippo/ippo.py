@@ -1,0 +1,52 @@
+from typing import ClassVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_cora.common.buffers import AgentDictRolloutBuffer, AgentRolloutBuffer
+from sb3_cora.common.losses import normalize_credits
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout_vec_env import AgentRewardsVecEnv, RolloutVecEnv
+from sb3_cora.ippo.policies import MlpPolicy, MultiInputPolicy
+
+
+class IPPO(CooperativeOnPolicyAlgorithm):
+    """
+    Independent Proximal Policy Optimization (IPPO): each agent learns as if it were alone, with a value function of its
+    own observation and advantages of its own rewards, ``info["agent_rewards"]``; where the environment has none, of the
+    team's.
+
+    Paper: https://arxiv.org/abs/2011.09533
+
+    The arguments are those of ``CooperativeOnPolicyAlgorithm``. Advantages are normalized agent by agent. Callbacks find
+    the agents' rewards ``(n_envs, n_agents)`` in ``locals["rewards"]``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+
+    def _default_rollout_buffer_class(self) -> type[AgentRolloutBuffer]:
+        return AgentDictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else AgentRolloutBuffer
+
+    def _rollout_vec_env(self, env: VecEnv) -> RolloutVecEnv:
+        return AgentRewardsVecEnv(env, self.stopwatch, self.n_agents)
+
+    def _allocate_credits(self) -> np.ndarray:
+        """
+        :return: The agents' own advantages, ``(n_steps, n_envs, n_agents)``
+        """
+        return self.rollout_buffer.advantages
+
+    def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
+        if not self.normalize_advantage:
+            return credits
+        columns = []
+        for agent in range(self.n_agents):
+            own = slice(agent, agent + 1)
+            columns.append(normalize_credits(credits[:, own], None if agent_mask is None else agent_mask[:, own]))
+        return th.cat(columns, dim=1)
