@@ -20,6 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 
 RESULTS = Path(__file__).resolve().parent / "results" / "harl_halfcheetah.csv"
 ENV_ID = "mujoco/HalfCheetah-2x3"
@@ -52,7 +53,7 @@ SETTINGS: dict[str, Any] = dict(
     ),
     device="cpu",
 )
-ALGORITHMS = {
+ALGORITHMS: dict[str, tuple[type[CooperativeOnPolicyAlgorithm], dict[str, Any]]] = {
     "happo": (HAPPO, dict(share_parameters=False)),
     "mappo": (MAPPO, dict(share_parameters=True)),
 }

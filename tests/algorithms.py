@@ -5,7 +5,9 @@ from typing import Any
 import torch as th
 
 import sb3_cora
+from sb3_cora.common.networks import AgentNetwork
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 
 EXPORTS = {name: getattr(sb3_cora, name) for name in sb3_cora.__all__}
 ALGORITHMS: list[type[CooperativeOnPolicyAlgorithm]] = [
@@ -13,7 +15,9 @@ ALGORITHMS: list[type[CooperativeOnPolicyAlgorithm]] = [
     for _, export in sorted(EXPORTS.items())
     if isinstance(export, type) and issubclass(export, CooperativeOnPolicyAlgorithm)
 ]
-ALGORITHMS_WITH_Q = [algorithm for algorithm in ALGORITHMS if issubclass(algorithm, sb3_cora.CORAPPO)]
+ALGORITHMS_WITH_Q = [algorithm for algorithm in ALGORITHMS if issubclass(algorithm, QCriticOnPolicyAlgorithm)]
+# Those that play a cooperative game for each sample
+ALGORITHMS_WITH_GAME = [algorithm for algorithm in ALGORITHMS if issubclass(algorithm, sb3_cora.CORAPPO)]
 
 # Small enough that an iteration takes milliseconds
 TINY: dict[str, Any] = {"n_steps": 16, "batch_size": 8, "n_epochs": 2, "seed": 0, "device": "cpu"}
@@ -58,3 +62,26 @@ def assert_trained(before: dict[str, th.Tensor], model: CooperativeOnPolicyAlgor
     for network in {name.partition(".")[0] for name in after}:
         names = [name for name in after if name.partition(".")[0] == network]
         assert any(not th.equal(before[name], after[name]) for name in names), network
+
+
+def agent_networks(model: CooperativeOnPolicyAlgorithm) -> list[tuple[AgentNetwork, int]]:
+    """
+    :param model: A model whose agents share no parameters
+    :return: For each agent, the network that holds its actor and the actor's position in there
+    """
+    actor = model.policy.actor
+    if isinstance(actor, AgentNetwork):
+        return [(actor, agent) for agent in range(model.n_agents)]
+    return [(network, 0) for network in actor.networks]
+
+
+def actor_weights(model: CooperativeOnPolicyAlgorithm) -> dict[str, th.Tensor]:
+    """
+    :param model: A model whose agents share no parameters
+    :return: A copy of the actors' parameters by name, whichever way the model stores them, the agents on the first axis
+    """
+    own = [
+        {name: parameter.detach()[position].clone() for name, parameter in network.named_parameters()}
+        for network, position in agent_networks(model)
+    ]
+    return {name: th.stack([parameters[name] for parameters in own]) for name in own[0]}

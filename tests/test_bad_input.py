@@ -14,17 +14,17 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_cora import CORAPPO
+from sb3_cora import COMAPPO, CORAPPO, OptimisticMAPPO
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout_vec_env import check_finite
 from sb3_cora.credit import SOLVERS
-from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_trained, make_tiny, weights
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, assert_trained, make_tiny, weights
 from tests.joint_games import Faulty, MaskedTeam, NoisyTeam
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
-over_algorithms_with_q = pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_Q)
+over_algorithms_with_q = pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_GAME)
 
 
 class DictActions(NoisyTeam):
@@ -86,6 +86,8 @@ def test_unbounded_actions(algorithm: Algorithm) -> None:
         ({"n_epochs": -1}, "n_epochs must be at least 1, not -1"),
         ({"batch_size": 1}, r"batch_size=1 .*normalize_advantage=False"),
         ({"n_steps": 1, "batch_size": 1}, r"n_steps \* n_envs = 1 \* 1.*normalize_advantage=False"),
+        ({"huber_delta": 0.0}, "huber_delta must be positive, not 0.0; pass None"),
+        ({"pessimistic_vf_clip": True}, "pessimistic_vf_clip=True .*clip_range_vf=None: set it"),
         ({"policy_kwargs": {"net_arch": {"pi": [8], "q": [8]}}}, r"net_arch has the keys \['q'\], expected .*pi=\[64, 64\]"),
     ],
 )
@@ -148,6 +150,8 @@ def test_truncated_minibatches_are_announced(algorithm: Algorithm) -> None:
 )
 @over_algorithms_with_q
 def test_credit_settings_out_of_range(algorithm: Algorithm, settings: dict[str, Any], said: str) -> None:
+    # Other credits take other coalitions, and say so in other words
+    settings = {"credit": "core", **settings}
     with pytest.raises(ValueError, match=said):
         make_tiny(algorithm, NoisyTeam(), **settings)
 
@@ -240,7 +244,7 @@ import json, sys
 for name in ("vmas", "pettingzoo", "cvxpylayers"):
     sys.modules[name] = None  # makes every import of it fail, as where it is not installed
 
-from sb3_cora import CORAPPO
+from sb3_cora import COMAPPO, OptimisticMAPPO, CORAPPO
 from tests.joint_games import NoisyTeam
 
 def message(attempt):
@@ -301,3 +305,19 @@ def test_the_solver_fails_before_the_first_step() -> None:
     with pytest.raises(ValueError, match="solver"):
         CORAPPO("MlpPolicy", Counted(), solver="none").learn(8)
     assert not steps
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "said"),
+    [
+        (OptimisticMAPPO, {"eta": -0.1}, r"eta must be in \[0, 1\], got -0.1"),
+        (OptimisticMAPPO, {"eta": 1.5}, r"eta must be in \[0, 1\], got 1.5"),
+        (OptimisticMAPPO, {"optimism": "always"}, "optimism='always' is unknown, expected one of .*'after_normalization'"),
+        (COMAPPO, {"n_policy_samples": 0}, "n_policy_samples must be at least 1, got 0"),
+        (COMAPPO, {"q_target": "mc"}, r"q_target='mc' is unknown, expected one of \['td0', 'lambda'\]"),
+        (COMAPPO, {"n_critics": 0}, "n_critics must be at least 1 .*got 0"),
+    ],
+)
+def test_settings_of_one_algorithm_out_of_range(algorithm: Algorithm, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_tiny(algorithm, NoisyTeam(), **settings)

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_cora import make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_same_weights, make_tiny, weights
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, actor_weights, assert_same_weights, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
@@ -51,10 +51,11 @@ def test_other_seeds_other_weights(algorithm: Algorithm) -> None:
     assert not any(th.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_Q)
+@pytest.mark.parametrize("algorithm", ALGORITHMS_WITH_GAME)
 def test_sampled_coalitions_follow_the_seed(algorithm: Algorithm) -> None:
-    first = train(algorithm, n_coalitions=2)
-    assert_same_weights(first, train(algorithm, n_coalitions=2))
+    settings = {"n_coalitions": 2, "coalition_sampling": "uniform"}
+    first = train(algorithm, **settings)
+    assert_same_weights(first, train(algorithm, **settings))
     # The draw matters: with other coalitions the same rollouts give other credits
     everything = train(algorithm, n_coalitions=None)
     assert not th.equal(first["actor.output_net.weight"], everything["actor.output_net.weight"])
@@ -63,8 +64,8 @@ def test_sampled_coalitions_follow_the_seed(algorithm: Algorithm) -> None:
 @over_algorithms
 def test_without_a_seed_runs_differ(algorithm: Algorithm) -> None:
     env = make_vec_env(NoisyTeam, n_envs=2, seed=0)
-    first, second = (weights(make_tiny(algorithm, env, seed=None)) for _ in range(2))
-    assert not th.equal(first["actor.output_net.weight"], second["actor.output_net.weight"])
+    first, second = (actor_weights(make_tiny(algorithm, env, seed=None)) for _ in range(2))
+    assert not th.equal(first["output_net.weight"], second["output_net.weight"])
 
 
 @over_algorithms

@@ -18,10 +18,19 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 import sb3_cora
-from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
+from sb3_cora import COMAPPO, CORAPPO, IPPO, MAPPO, OptimisticMAPPO, ShapleyPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
-from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_same_weights, assert_trained, make_tiny, weights
+from tests.algorithms import (
+    ALGORITHMS,
+    ALGORITHMS_WITH_GAME,
+    ALGORITHMS_WITH_Q,
+    actor_weights,
+    assert_same_weights,
+    assert_trained,
+    make_tiny,
+    weights,
+)
 from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
@@ -37,24 +46,42 @@ SETTINGS: dict[str, Any] = {
     "ent_coef": 0.01,
     "target_kl": 0.5,
     "share_parameters": True,
-    "policy_kwargs": {"net_arch": {"pi": [8], "vf": [16, 8], "qf": [12]}, "log_std_init": -0.5},
+    "vf_learning_rate": 3e-3,
+    "normalize_values": True,
+    "huber_delta": 2.0,
+    "pessimistic_vf_clip": True,
+    "separate_grad_norms": True,
+    "policy_kwargs": {
+        "net_arch": {"pi": [8], "vf": [16, 8], "qf": [12]},
+        "log_std_init": -0.5,
+        "normalize_features": True,
+        "output_gain": 0.1,
+    },
 }
 CREDIT_SETTINGS: dict[str, Any] = {
     "credit": "least_core",
     "baseline": "q",
     "grand_advantage": "q",
-    "q_target": "lambda",
     "variance_weight": 0.7,
     "credit_scale": "sample",
     "n_coalitions": 3,
+}
+Q_SETTINGS: dict[str, Any] = {
     "n_critics": 3,
+    "q_target": "lambda",
     "q_learning_rate": 2e-3,
     "q_n_epochs": 1,
+}
+OWN_SETTINGS: dict[Algorithm, dict[str, Any]] = {
+    CORAPPO: CREDIT_SETTINGS,
+    ShapleyPPO: {**CREDIT_SETTINGS, "credit": "shapley", "n_coalitions": 6},
+    COMAPPO: {"n_policy_samples": 3},
+    OptimisticMAPPO: {"eta": 0.3, "optimism": "before_normalization"},
 }
 
 
 def all_settings(algorithm: Algorithm) -> dict[str, Any]:
-    return {**SETTINGS, **(CREDIT_SETTINGS if algorithm in ALGORITHMS_WITH_Q else {})}
+    return {**SETTINGS, **(Q_SETTINGS if algorithm in ALGORITHMS_WITH_Q else {}), **OWN_SETTINGS.get(algorithm, {})}
 
 
 def noisy_vec_env(n_envs: int = 2, **kwargs: Any) -> VecEnv:
@@ -71,7 +98,7 @@ def assert_same_optimizers(first: CooperativeOnPolicyAlgorithm, second: Cooperat
     assert ours.keys() == theirs.keys() and len(ours) == (2 if type(first) in ALGORITHMS_WITH_Q else 1)
     for name, state in ours.items():
         assert state["param_groups"] == theirs[name]["param_groups"]
-        assert len(state["state"]) == len(state["param_groups"][0]["params"])
+        assert len(state["state"]) == sum(len(group["params"]) for group in state["param_groups"])
         for index, moments in state["state"].items():
             for key, moment in moments.items():
                 assert th.equal(moment, theirs[name]["state"][index][key]), (name, index, key)
@@ -97,6 +124,8 @@ def test_every_algorithm_of_the_package_is_tested() -> None:
         subclasses = [cls for cls in stack.pop().__subclasses__() if cls.__module__.startswith("sb3_cora.")]
         found.update(subclasses)
         stack += subclasses
+    # What the algorithms have in common is not one
+    found = {cls for cls in found if not cls.__module__.startswith("sb3_cora.common.")}
     assert {CORAPPO, MAPPO} <= found
     assert set(ALGORITHMS) == found
 
@@ -264,7 +293,7 @@ def test_load_can_change_settings(algorithm: Algorithm, tmp_path: Path) -> None:
     changes = {"n_steps": 4, "learning_rate": 0.5, "clip_range": 0.05, "n_epochs": 1}
     loaded = algorithm.load(tmp_path / "model", env=noisy_vec_env(), **changes)
     loaded.learn(8)
-    assert loaded.rollout_buffer.rewards.shape == (4, 2)
+    assert loaded.rollout_buffer.rewards.shape == ((4, 2, 3) if algorithm is IPPO else (4, 2))
     assert loaded.policy.optimizer.param_groups[0]["lr"] == 0.5
     assert loaded.logger.name_to_value["train/clip_range"] == 0.05
 
@@ -323,7 +352,7 @@ def test_get_and_set_parameters(algorithm: Algorithm, tmp_path: Path) -> None:
     parameters = model.get_parameters()
     names = {"policy", "policy.optimizer"} | ({"policy.q_optimizer"} if algorithm in ALGORITHMS_WITH_Q else set())
     assert set(parameters) == names
-    assert not th.equal(weights(model)["actor.output_net.weight"], weights(other)["actor.output_net.weight"])
+    assert not th.equal(actor_weights(model)["output_net.weight"], actor_weights(other)["output_net.weight"])
 
     other.set_parameters(parameters)
     assert_same_weights(weights(model), weights(other))
@@ -346,7 +375,9 @@ def test_policy_save_and_load(algorithm: Algorithm, discrete: bool, tmp_path: Pa
         "policy_kwargs": {
             "net_arch": {"pi": [8], "vf": [16, 8], "qf": [12]},
             "activation_fn": th.nn.ReLU,
+            "normalize_features": True,
             "ortho_init": False,
+            "output_gain": 0.1,
             "log_std_init": -0.7,
             "optimizer_class": th.optim.SGD,
             "optimizer_kwargs": {"momentum": 0.5},
@@ -401,7 +432,7 @@ def test_callbacks_see_the_training_and_can_stop_it(algorithm: Algorithm) -> Non
         def _on_step(self) -> bool:
             # What SB3's documentation promises to callbacks
             assert self.training_env is self.model.get_env()
-            assert self.locals["rewards"].shape == (2,)
+            assert self.locals["rewards"].shape == ((2, 3) if algorithm is IPPO else (2,))
             assert self.locals["log_probs"].shape == (2, 3)
             return self.num_timesteps < 24
 
@@ -474,7 +505,6 @@ CREDIT_LOGS = {
     "credit/spread",
     "credit/core_violation",
     "credit/solver_residual",
-    "train/q_loss",
 }
 
 
@@ -489,8 +519,8 @@ def test_tensorboard(algorithm: Algorithm, tmp_path: Path) -> None:
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     assert EVERYONE_LOGS <= scalars
-    with_q = algorithm in ALGORITHMS_WITH_Q
-    assert CREDIT_LOGS & scalars == (CREDIT_LOGS if with_q else set())
+    assert CREDIT_LOGS & scalars == (CREDIT_LOGS if algorithm in ALGORITHMS_WITH_GAME else set())
+    assert ("train/q_loss" in scalars) == (algorithm in ALGORITHMS_WITH_Q)
     # SB3 logs a rollout before the update it leads to, hence one entry less than rollouts
     assert [event.step for event in events.Scalars("train/loss")] == [64, 96]
     model.learn(32, tb_log_name="named", reset_num_timesteps=False)
@@ -508,10 +538,11 @@ def test_what_is_logged_makes_sense(algorithm: Algorithm) -> None:
         shares = [metrics[f"time/share_{part}"] for part in ("environment", "networks", "credits")]
         assert min(shares) >= 0 and sum(shares) == pytest.approx(1.0)
         assert metrics["train/std"] == pytest.approx(1.0, abs=0.1)
-        if algorithm in ALGORITHMS_WITH_Q:
+        if algorithm in ALGORITHMS_WITH_GAME:
             assert metrics["credit/spread"] > 0 and metrics["train/q_loss"] > 0
             # In the core programme the largest excess left is what eps measures
-            assert metrics["credit/core_violation"] == pytest.approx(metrics["credit/epsilon"], abs=1e-5)
+            if algorithm is CORAPPO:
+                assert metrics["credit/core_violation"] == pytest.approx(metrics["credit/epsilon"], abs=1e-5)
             assert 0 <= metrics["credit/solver_residual"] < 1e-6
 
 
@@ -519,7 +550,7 @@ def test_mappo_has_no_q_critic() -> None:
     model = make_tiny(MAPPO, noisy_vec_env())
     assert not isinstance(model.policy, CooperativeActorQCriticPolicy)
     assert {name.partition(".")[0] for name in weights(model)} == {"actor", "value_critic", "log_std"}
-    held = sum(parameter.numel() for parameter in model.policy.optimizer.param_groups[0]["params"])
+    held = sum(parameter.numel() for group in model.policy.optimizer.param_groups for parameter in group["params"])
     assert held == sum(parameter.numel() for parameter in model.policy.parameters())
 
 

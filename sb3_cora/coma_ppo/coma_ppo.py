@@ -7,10 +7,11 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_cora.coma_ppo.policies import MlpPolicy, MultiInputPolicy
 from sb3_cora.common.buffers import JointRolloutBuffer
+from sb3_cora.common.distributions import JointCategorical
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 from sb3_cora.common.type_aliases import JointEnvLike
-from sb3_cora.credit import coalition_values, leave_one_out, singletons
+from sb3_cora.credit import coalition_values
 
 
 class COMAPPO(QCriticOnPolicyAlgorithm):
@@ -177,9 +178,9 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         state = rollout.observation.state
         q_function = policy.q_critic.bind(state)
         # "Coalition" of all but one: the one left out plays the alternative
-        others = leave_one_out(self.n_agents, self.device) if self.n_agents > 1 else ~singletons(1, self.device)
+        others = ~th.eye(self.n_agents, dtype=th.bool, device=self.device)
         distribution = policy.distribution(rollout.observation)
-        if policy.joint_spaces.discrete:
+        if isinstance(distribution, JointCategorical):
             probabilities = distribution.probabilities().unbind(dim=2)
             counterfactuals = th.zeros_like(probabilities[0])
             for action, probability in enumerate(probabilities):

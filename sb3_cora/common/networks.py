@@ -236,6 +236,11 @@ class SeparateAgentNetworks(nn.Module):
             ``(batch, n_selected, latent_dim)``
         """
         selected = range(len(self.networks))[agents]
-        pairs = [self.networks[agent].forward_with_latent(observations[:, agent : agent + 1]) for agent in selected]
-        outputs, latents = zip(*pairs, strict=True)
+        outputs, latents = [], []
+        for agent in selected:
+            network = self.networks[agent]
+            assert isinstance(network, AgentNetwork)
+            output, latent = network.forward_with_latent(observations[:, agent : agent + 1])
+            outputs.append(output)
+            latents.append(latent)
         return th.cat(outputs, dim=1), th.cat(latents, dim=1)

@@ -368,10 +368,12 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 # Reported for the last epoch, as in Stable-Baselines3
                 kl_divergences: list[float] = []
                 for rollout_data in buffer.get(self.batch_size):
+                    assert isinstance(rollout_data, JointRolloutBufferSamples)  # for mypy
                     kl_divergences.append(self._update_minibatch(rollout_data, turn, clip_range, clip_range_vf, metrics))
                     if self._exceeds_target_kl(kl_divergences[-1]):
                         break
-                self._n_updates += 1
+                # Epochs that each agent is given, however many turns they take
+                self._n_updates += turn.with_value_function
                 if self._exceeds_target_kl(kl_divergences[-1]):
                     if self.verbose >= 1:
                         print(f"Early stopping at epoch {epoch} due to reaching max kl: {kl_divergences[-1]:.2f}")

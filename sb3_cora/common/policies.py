@@ -421,6 +421,7 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
     def actor_parameters(self) -> list[list[nn.Parameter]]:
         if self.share_parameters:
             return super().actor_parameters()
+        assert isinstance(self.actor, SeparateAgentNetworks)
         parameters = [list(network.parameters()) for network in self.actor.networks]
         if not self.joint_spaces.discrete:
             for own, log_std in zip(parameters, self.log_stds, strict=True):

@@ -1,5 +1,7 @@
 """The training environment as the collection of rollouts sees it."""
 
+from typing import Any
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
@@ -78,9 +80,8 @@ class AgentRewards(np.ndarray):
     ``collect_rollouts`` adds the values of the terminal observation, which NumPy alone would refuse.
     """
 
-    def __iadd__(self, other: object) -> "AgentRewards":  # type: ignore[override]
-        addend = other.cpu().numpy() if isinstance(other, th.Tensor) else other
-        return super().__iadd__(addend)  # type: ignore[return-value]
+    def __iadd__(self, other: Any) -> "AgentRewards":  # type: ignore[misc]
+        return super().__iadd__(other.cpu().numpy() if isinstance(other, th.Tensor) else other)
 
 
 class AgentRewardsVecEnv(RolloutVecEnv):

@@ -1,7 +1,6 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
@@ -30,7 +29,7 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
     def _turns(self) -> Iterator[Turn]:
         buffer = self.rollout_buffer
         factor = th.ones(buffer.buffer_size * buffer.n_envs, 1, device=self.device)
-        for position, agent in enumerate(np.random.permutation(self.n_agents)):
+        for position, agent in enumerate(th.randperm(self.n_agents).tolist()):
             agents = slice(agent, agent + 1)
             yield Turn(agents, with_value_function=position == 0, factor=factor)
             factor = factor * self._likelihood_ratio(agents)

@@ -1,0 +1,149 @@
+"""IPPO on agents that have nothing to do with each other is one PPO for each of them."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_cora import IPPO
+from sb3_cora.common.vec_normalize import JointVecNormalize
+from tests.algorithms import make_tiny
+from tests.joint_games import NoisyTeam
+
+N_AGENTS = 3
+
+
+class Independent(NoisyTeam):
+    """Each agent is paid for its own action only."""
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, _ = super().step(action)
+        rewards = np.sin(3.0 * action[:, 0]) + np.arange(N_AGENTS) * action[:, 1]
+        return observation, float(rewards.mean()), terminated, truncated, {"agent_rewards": rewards}
+
+
+class Alone(gym.Env):
+    """What one agent of ``Independent`` sees: only for the spaces, its steps are those of the team's rollout."""
+
+    observation_space = spaces.Box(-10.0, 10.0, (NoisyTeam.obs_dim,))
+    action_space = spaces.Box(-1.0, 1.0, (2,))
+
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(NoisyTeam.obs_dim, np.float32), {}
+
+
+@th.no_grad()
+def copy_agent(model: IPPO, agent: int, ppo: PPO) -> None:
+    """Give PPO the networks of one agent."""
+    pairs = [
+        (model.policy.actor.latent_net, ppo.policy.mlp_extractor.policy_net),
+        (model.policy.value_critic.latent_net, ppo.policy.mlp_extractor.value_net),
+    ]
+    layers = [(ours, theirs) for net, other in pairs for ours, theirs in zip(net, other, strict=True)]
+    layers.append((model.policy.actor.output_net, ppo.policy.action_net))
+    layers.append((model.policy.value_critic.output_net, ppo.policy.value_net))
+    for ours, theirs in layers:
+        if isinstance(theirs, th.nn.Linear):
+            theirs.weight.copy_(ours.weight[agent].T)
+            theirs.bias.copy_(ours.bias[agent, 0])
+    ppo.policy.log_std.copy_(model.policy.log_std[agent])
+
+
+def test_independent_agents_are_separate_ppos() -> None:
+    # The loss is a mean over agents, so the agents' gradients are a third of PPO's: Adam does not see it but for its eps
+    arguments: dict[str, Any] = {
+        "n_steps": 64,
+        "batch_size": 32,
+        "n_epochs": 3,
+        "seed": 0,
+        "gamma": 0.9,
+        "max_grad_norm": 1e9,
+        "policy_kwargs": {"optimizer_kwargs": {"eps": 1e-12}},
+        "device": "cpu",
+    }
+    model = IPPO("MlpPolicy", make_vec_env(Independent, n_envs=2, seed=0), **arguments)
+    ppos = [PPO("MlpPolicy", make_vec_env(Alone, n_envs=2), **arguments) for _ in range(N_AGENTS)]
+    for agent, ppo in enumerate(ppos):
+        copy_agent(model, agent, ppo)
+        ppo.set_logger(Logger(folder=None, output_formats=[]))
+
+    steps: list[dict[str, Any]] = []
+
+    def record(local_variables: dict[str, Any], global_variables: dict[str, Any]) -> bool:
+        names = ("actions", "rewards", "dones", "infos", "new_obs", "values", "log_probs")
+        own = local_variables["self"]
+        steps.append(
+            {name: local_variables[name] for name in names} | {"obs": own._last_obs, "starts": own._last_episode_starts}
+        )
+        steps[-1]["rewards"] = np.array(local_variables["rewards"])
+        return True
+
+    for iteration in range(3):
+        steps.clear()
+        np.random.seed(iteration)
+        model.learn(128, callback=record, reset_num_timesteps=False)
+        assert any(info["TimeLimit.truncated"] for step in steps for info in step["infos"])
+        for agent, ppo in enumerate(ppos):
+            buffer = ppo.rollout_buffer
+            buffer.reset()
+            for step in steps:
+                rewards = step["rewards"][:, agent].copy()
+                expected = [info["agent_rewards"][agent] for info in step["infos"]]
+                np.testing.assert_allclose(rewards, expected, rtol=1e-6)
+                with th.no_grad():
+                    observations = th.as_tensor(step["obs"][:, agent])
+                    actions = th.as_tensor(step["actions"][:, agent])
+                    values, log_prob, _ = ppo.policy.evaluate_actions(observations, actions)
+                    for index, info in enumerate(step["infos"]):
+                        if step["dones"][index] and info["TimeLimit.truncated"]:
+                            terminal = th.as_tensor(info["terminal_observation"][None, agent])
+                            rewards[index] += 0.9 * ppo.policy.predict_values(terminal).item()
+                np.testing.assert_allclose(values[:, 0], step["values"][:, agent], rtol=1e-5, atol=1e-6)
+                buffer.add(step["obs"][:, agent], step["actions"][:, agent], rewards, step["starts"], values, log_prob)
+            with th.no_grad():
+                last_values = ppo.policy.predict_values(th.as_tensor(steps[-1]["new_obs"][:, agent]))
+            buffer.compute_returns_and_advantage(last_values, steps[-1]["dones"])
+            np.random.seed(iteration)
+            ppo.train()
+
+    for agent, ppo in enumerate(ppos):
+        expected = PPO("MlpPolicy", ppo.env, **arguments)
+        copy_agent(model, agent, expected)
+        for ours, theirs in zip(expected.policy.parameters(), ppo.policy.parameters(), strict=True):
+            th.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_without_rewards_of_their_own_agents_are_paid_the_teams() -> None:
+    model = make_tiny(IPPO, make_vec_env(NoisyTeam, 2, seed=0))
+    model.learn(32)
+    rewards = model.rollout_buffer.rewards
+    assert rewards.shape == (16, 2, 3)
+    # But for what the time limit adds, which is each agent's own value
+    paid_alike = (rewards == rewards[:, :, :1]).all(axis=2)
+    assert paid_alike.sum() >= 24
+
+
+def test_normalized_rewards_need_statistics_of_the_agents() -> None:
+    env = make_vec_env(Independent, 2, seed=0)
+    with pytest.raises(ValueError, match=r"normalizes the team's reward but not the agents'.*JointVecNormalize"):
+        make_tiny(IPPO, VecNormalize(env)).learn(32)
+    make_tiny(IPPO, VecNormalize(env, norm_reward=False)).learn(32)
+    normalized = JointVecNormalize(make_vec_env(Independent, 2, seed=0))
+    model = make_tiny(IPPO, normalized, n_steps=256)
+    model.learn(512)
+    # Agents 1 and 2 are paid differently, hence divided by numbers of their own
+    assert len(np.unique(normalized.agent_ret_rms.var)) == N_AGENTS
+
+
+def test_agents_that_share_a_critic() -> None:
+    model = make_tiny(IPPO, make_vec_env(Independent, 2, seed=0), share_parameters=True, normalize_values=True)
+    assert model.policy.value_critic.output_net.weight.shape == (1, 64, 1)
+    model.learn(32)
+    assert model.policy.value_critic.normalizer.mean.shape == (N_AGENTS,)
