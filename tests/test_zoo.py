@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -14,10 +15,20 @@ import numpy as np
 import pytest
 import yaml
 
+import sb3_cora
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
+from tests import algorithms
 
 ROOT = Path(__file__).resolve().parent.parent
-ALGORITHMS = {"cora_ppo": CORAPPO, "mappo": MAPPO}
+ALGORITHMS = {
+    "coma_ppo": sb3_cora.COMAPPO,
+    "cora_ppo": sb3_cora.CORAPPO,
+    "happo": sb3_cora.HAPPO,
+    "ippo": sb3_cora.IPPO,
+    "mappo": sb3_cora.MAPPO,
+    "optimistic_mappo": sb3_cora.OptimisticMAPPO,
+    "shapley_ppo": sb3_cora.ShapleyPPO,
+}
 SCENARIOS = (
     *("give_way", "multi_give_way", "navigation"),
     *("matrix_team", "multi_peak", "climbing", "penalty", "differential"),
@@ -86,6 +97,8 @@ print(json.dumps({
 
 
 def test_registry_is_complete(registry: dict[str, Any]) -> None:
+    # The command line knows whatever the package exports, under the name of its folder
+    assert {cls.__module__.split(".")[1]: cls for cls in algorithms.ALGORITHMS} == ALGORITHMS
     assert {name: entry["class"] for name, entry in registry.items()} == {
         name: cls.__name__ for name, cls in ALGORITHMS.items()
     }
@@ -206,6 +219,39 @@ def test_training_ends_with_the_models_it_saved(training: tuple[Path, str], labe
     arguments = ("--algo", "cora_ppo", "--env", "give_way", "--seed", "3", "--verbose", "0", *flags)
     run = run_script("enjoy.py", *arguments, folder=folder)
     assert f"Evaluation: {evaluation[1]}" in run.stdout
+
+
+@pytest.mark.parametrize("env_id", ["penalty", "differential"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Path) -> None:
+    # One discrete and one continuous task
+    first, second = (tmp_path / "logs" / name / f"{env_id}_{run}" / f"{env_id}.zip" for run in (1, 2))
+    arguments = ("--algo", name, "--env", env_id, "-n", "512", "--eval-freq", "-1", "--n-eval-envs", "20", *TINY)
+    run_script("train.py", *arguments, folder=tmp_path)
+    resumed = run_script("train.py", *arguments, "-i", str(first), folder=tmp_path)
+    assert "Loading pretrained agent" in resumed.stdout
+    assert re.search(r"^Evaluation: +return -?\d+\.\d\d \+- .*, 100 episodes$", resumed.stdout, re.MULTILINE)
+    # The optimizer has gone on from where it was: as many steps again
+    steps = []
+    for path in (first, second):
+        model = ALGORITHMS[name].load(path)
+        assert model.num_timesteps == 512
+        steps.append({int(moments["step"]) for moments in model.policy.optimizer.state_dict()["state"].values()})
+    assert steps == [{8}, {16}]
+
+
+def test_statistics_shared_among_agents(tmp_path: Path) -> None:
+    settings = {**hyperparams("ippo")["give_way"], "normalize": {"share_statistics": True}}
+    (tmp_path / "ippo.yml").write_text(yaml.safe_dump({"give_way": settings}))
+    arguments = ("--algo", "ippo", "--env", "give_way")
+    run_script("train.py", *arguments, "--conf-file", "ippo.yml", "-n", "256", *TINY, *SHORT, folder=tmp_path)
+    # Its file is read again, and says the same
+    run = run_script("enjoy.py", *arguments, "--load-best", "--eval-episodes", "4", folder=tmp_path)
+    assert "4 episodes" in run.stdout
+    with open(tmp_path / "logs" / "ippo" / "give_way_1" / "give_way" / "vecnormalize.pkl", "rb") as file:
+        normalize = pickle.load(file)
+    # Observations and returns of both agents in one
+    assert normalize.obs_rms.mean.shape == (4,) and normalize.agent_ret_rms.mean.shape == ()
 
 
 def test_enjoy_plays_the_asked_episodes(training: tuple[Path, str]) -> None:

@@ -19,7 +19,10 @@ ROLLOUT_POWERS = (12, 16)
 BATCH_POWERS = (9, 12)
 
 
-def sample_mappo_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+Params = dict[str, Any]
+
+
+def sample_shared_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: Params) -> Params:
     """
     Draw the settings that every algorithm of the project shares.
 
@@ -30,56 +33,77 @@ def sample_mappo_params(trial: optuna.Trial, n_actions: int, n_envs: int, additi
     :param additional_args: what rl_zoo3 tells the samplers of replay buffers, unused
     :return: constructor arguments
     """
-    return convert_mappo_params(_suggest_shared_params(trial, n_envs))
+    return convert_onpolicy_params(_suggest_shared_params(trial, n_envs))
 
 
-def sample_cora_ppo_params(
-    trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: dict[str, Any]
-) -> dict[str, Any]:
+def sample_optimistic_mappo_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: Params) -> Params:
     """
-    Draw the shared settings and those of the credit: how strongly equal credits are preferred, what a coalition's value
-    is measured from, what the credits sum to, and what the Q-critic learns.
+    Draw the shared settings and the degree of optimism.
+
+    The parameters and the result are those of :func:`sample_shared_params`.
+    """
+    sampled_params = _suggest_shared_params(trial, n_envs)
+    sampled_params["eta"] = trial.suggest_float("eta", 0.0, 1.0)
+    return convert_onpolicy_params(sampled_params)
+
+
+def sample_coma_ppo_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: Params) -> Params:
+    """
+    Draw the shared settings and what the Q-critic learns.
+
+    The parameters and the result are those of :func:`sample_shared_params`.
+    """
+    sampled_params = _suggest_shared_params(trial, n_envs)
+    sampled_params["q_target"] = trial.suggest_categorical("q_target", ["td0", "lambda"])
+    return convert_q_critic_params(sampled_params)
+
+
+def sample_shapley_ppo_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: Params) -> Params:
+    """
+    Draw the shared settings and those of the game: what a coalition's value is measured from, what the credits sum to, and
+    what the Q-critic learns.
+
+    The parameters and the result are those of :func:`sample_shared_params`.
+    """
+    return convert_q_critic_params(_suggest_game_params(trial, n_envs))
+
+
+def sample_cora_ppo_params(trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: Params) -> Params:
+    """
+    Draw the settings of the game and how strongly equal credits are preferred.
 
     The rule of credit itself is not drawn: it is what a search compares, not what it tunes.
 
-    :param trial: the Optuna trial
-    :param n_actions: as for :func:`sample_mappo_params`
-    :param n_envs: as for :func:`sample_mappo_params`
-    :param additional_args: as for :func:`sample_mappo_params`
-    :return: constructor arguments
+    The parameters and the result are those of :func:`sample_shared_params`.
     """
-    sampled_params = _suggest_shared_params(trial, n_envs)
+    sampled_params = _suggest_game_params(trial, n_envs)
     sampled_params["variance_weight"] = trial.suggest_float("variance_weight", 1e-3, 10.0, log=True)
-    sampled_params["baseline"] = trial.suggest_categorical("baseline", ["v", "q"])
-    sampled_params["grand_advantage"] = trial.suggest_categorical("grand_advantage", ["gae", "q"])
-    sampled_params["q_target"] = trial.suggest_categorical("q_target", ["td0", "lambda"])
-    return convert_cora_ppo_params(sampled_params)
+    return convert_q_critic_params(sampled_params)
 
 
-def convert_mappo_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
+def convert_q_critic_params(sampled_params: Params) -> Params:
     """
-    Turn sampled names into constructor arguments.
+    Turn sampled names into constructor arguments; the Q-critic gets the widths of the value function.
 
     :param sampled_params: what the trial holds, such as ``one_minus_gamma`` and ``batch_size_pow``
     :return: constructor arguments, the network's architecture under ``policy_kwargs``
     """
-    return convert_onpolicy_params(sampled_params)
-
-
-def convert_cora_ppo_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
-    """
-    Turn sampled names into constructor arguments; the Q-critic gets the widths of the value function.
-
-    :param sampled_params: what the trial holds
-    :return: constructor arguments, the network's architecture under ``policy_kwargs``
-    """
-    hyperparams = convert_mappo_params(sampled_params)
+    hyperparams = convert_onpolicy_params(sampled_params)
     net_arch = hyperparams["policy_kwargs"]["net_arch"]
     net_arch["qf"] = list(net_arch["vf"])
     return hyperparams
 
 
-def _suggest_shared_params(trial: optuna.Trial, n_envs: int) -> dict[str, Any]:
+def _suggest_game_params(trial: optuna.Trial, n_envs: int) -> Params:
+    return {
+        **_suggest_shared_params(trial, n_envs),
+        "baseline": trial.suggest_categorical("baseline", ["v", "q"]),
+        "grand_advantage": trial.suggest_categorical("grand_advantage", ["gae", "q"]),
+        "q_target": trial.suggest_categorical("q_target", ["td0", "lambda"]),
+    }
+
+
+def _suggest_shared_params(trial: optuna.Trial, n_envs: int) -> Params:
     # Bounds on the power of n_steps; never below 2**3, under which advantages see next to no future.
     world_power = max(n_envs - 1, 0).bit_length()
     lowest, highest = (max(power - world_power, 3) for power in ROLLOUT_POWERS)
@@ -98,13 +122,23 @@ def _suggest_shared_params(trial: optuna.Trial, n_envs: int) -> dict[str, Any]:
     }
 
 
-SAMPLERS: dict[str, Callable[[optuna.Trial, int, int, dict[str, Any]], dict[str, Any]]] = {
+SAMPLERS: dict[str, Callable[[optuna.Trial, int, int, Params], Params]] = {
+    "coma_ppo": sample_coma_ppo_params,
     "cora_ppo": sample_cora_ppo_params,
-    "mappo": sample_mappo_params,
+    "happo": sample_shared_params,
+    "ippo": sample_shared_params,
+    "mappo": sample_shared_params,
+    "optimistic_mappo": sample_optimistic_mappo_params,
+    "shapley_ppo": sample_shapley_ppo_params,
 }
-CONVERTERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "cora_ppo": convert_cora_ppo_params,
-    "mappo": convert_mappo_params,
+CONVERTERS: dict[str, Callable[[Params], Params]] = {
+    "coma_ppo": convert_q_critic_params,
+    "cora_ppo": convert_q_critic_params,
+    "happo": convert_onpolicy_params,
+    "ippo": convert_onpolicy_params,
+    "mappo": convert_onpolicy_params,
+    "optimistic_mappo": convert_onpolicy_params,
+    "shapley_ppo": convert_q_critic_params,
 }
 
 HYPERPARAMS_SAMPLER.update(SAMPLERS)

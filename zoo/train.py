@@ -11,12 +11,14 @@ All flags of rl_zoo3 are there (``--help``). The defaults below suit environment
 
 import sys
 
+import rl_zoo3.exp_manager
 import rl_zoo3.train
 
 import algos  # noqa: F401  registers the algorithms
 import hyperparams_opt  # noqa: F401  registers the samplers
 import sb3_cora.envs  # noqa: F401  registers the environments
 from exp_manager import JointExperimentManager
+from sb3_cora.common.vec_normalize import JointVecNormalize
 
 DEFAULTS = (
     *("--algo", "cora_ppo"),
@@ -31,6 +33,8 @@ DEFAULTS = (
 def main() -> None:
     """Run rl_zoo3's training with the project's experiment manager."""
     rl_zoo3.train.ExperimentManager = JointExperimentManager  # type: ignore[misc]
+    # Statistics shared among agents, and rewards of the agents' own: `normalize: {share_statistics: true}`
+    rl_zoo3.exp_manager.VecNormalize = JointVecNormalize  # type: ignore[misc]
     # In front of the user's flags, which therefore win
     sys.argv[1:1] = DEFAULTS
     rl_zoo3.train.train()

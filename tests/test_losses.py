@@ -1,0 +1,242 @@
+"""The terms of the loss and the options of MAPPO and HARL, against numbers worked out beforehand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from hypothesis import given
+from hypothesis import strategies as st
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_cora import CORAPPO, MAPPO, OptimisticMAPPO
+from sb3_cora.common.critics import ReturnNormalizer
+from sb3_cora.common.losses import clipped_surrogate, regression_errors, value_errors
+from sb3_cora.common.networks import StackedLayerNorm, StackedLinear, clip_grad_norm_of_members_
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, actor_weights, assert_same_weights, make_tiny, weights
+from tests.joint_games import NoisyTeam
+
+Algorithm = type[CooperativeOnPolicyAlgorithm]
+
+over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+ONE = th.ones(1)
+
+
+def column(*numbers: float) -> th.Tensor:
+    return th.tensor(numbers)[:, None]
+
+
+def test_surrogate() -> None:
+    # Within the range, beyond it where that still costs, and beyond it where it no longer pays
+    credits, ratio = th.tensor([[2.0, 2.0, -2.0, -2.0]]), th.tensor([[1.1, 1.5, 0.5, 1.5]])
+    np.testing.assert_allclose(clipped_surrogate(credits, ratio, 0.2), [[2.2, 2.4, -1.6, -3.0]], rtol=1e-6)
+
+
+def test_huber_errors() -> None:
+    targets, predictions = column(0.0, 0.0, 0.0, 0.0), column(0.0, 1.0, -2.0, 10.0)
+    np.testing.assert_array_equal(regression_errors(predictions, targets, ONE, None), column(0, 1, 4, 100))
+    # From 2 on with the slope of 4 that the square has there
+    np.testing.assert_array_equal(regression_errors(predictions, targets, ONE, 2.0), column(0, 1, 4, 4 + 8 * 4))
+    # In units of a standard deviation of 5, all but one are small
+    np.testing.assert_allclose(regression_errors(predictions, targets, 5 * ONE, 2.0), column(0, 0.04, 0.16, 4), rtol=1e-6)
+
+
+def test_clipped_values() -> None:
+    # Old values of 0, returns of 1. Moved beyond the range towards the return, away from it, and past it
+    values, zeros, returns = column(0.5, -0.5, 2.5), th.zeros(3, 1), th.ones(3, 1)
+    np.testing.assert_allclose(value_errors(values, zeros, returns, ONE, 0.2), column(0.64, 1.44, 0.64), rtol=1e-6)
+    pessimistic = value_errors(values, zeros, returns, ONE, 0.2, pessimistic_vf_clip=True)
+    np.testing.assert_allclose(pessimistic, column(0.64, 2.25, 2.25), rtol=1e-6)
+    # The range is in units of the scale, and so is the error
+    scaled = value_errors(10 * values, zeros, 10 * returns, 10 * ONE, 0.2)
+    np.testing.assert_allclose(scaled, column(0.64, 1.44, 0.64), rtol=1e-6)
+
+
+@given(st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=9), min_size=1, max_size=5))
+def test_return_statistics_are_those_of_all_returns(batches: list[list[float]]) -> None:
+    normalizer = ReturnNormalizer()
+    outputs = column(-1.0, 0.0, 2.0)
+    np.testing.assert_array_equal(normalizer(outputs), outputs)
+    for batch in batches:
+        normalizer.update(column(*batch))
+    returns = np.concatenate(batches)
+    std = max(returns.std(), ReturnNormalizer.MIN_STD)
+    np.testing.assert_allclose(normalizer.mean[0], returns.mean(), rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(normalizer.std[0], std, rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(normalizer(outputs), outputs * normalizer.std + normalizer.mean, rtol=1e-6)
+
+
+def test_layer_normalization_of_a_stack_is_that_of_each_member() -> None:
+    stack = StackedLayerNorm(2, 5)
+    with th.no_grad():
+        stack.weight.copy_(th.randn(2, 1, 5))
+        stack.bias.copy_(th.randn(2, 1, 5))
+    inputs = th.randn(2, 7, 5)
+    for member in range(2):
+        single = th.nn.LayerNorm(5)
+        single.weight.data, single.bias.data = stack.weight.data[member, 0], stack.bias.data[member, 0]
+        th.testing.assert_close(stack(inputs)[member], single(inputs[member]))
+
+
+def test_gradient_norms_of_a_stack_are_those_of_each_member() -> None:
+    layer = StackedLinear(3, 4, 2)
+    unused = th.nn.Parameter(th.zeros(3, 1))
+    scales = th.tensor([0.1, 1.0, 10.0])
+    (layer(th.randn(3, 6, 4)).square().sum(dim=(1, 2)) * scales).sum().backward()
+    expected = []
+    for member in range(3):
+        own = [th.nn.Parameter(parameter.data[member].clone()) for parameter in layer.parameters()]
+        for parameter, whole in zip(own, layer.parameters(), strict=True):
+            parameter.grad = whole.grad[member].clone()
+        norm = th.nn.utils.clip_grad_norm_(own, 5.0)
+        expected.append((norm, [parameter.grad for parameter in own]))
+    norms = clip_grad_norm_of_members_([*layer.parameters(), unused], 5.0)
+    assert norms.min() < 5.0 < norms.max()
+    for member, (norm, gradients) in enumerate(expected):
+        th.testing.assert_close(norms[member], norm)
+        for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+            th.testing.assert_close(parameter.grad[member], gradient)
+    assert len(clip_grad_norm_of_members_([unused], 1.0)) == 0
+
+
+class Rich(NoisyTeam):
+    """Rewards around 1000."""
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, *rest = super().step(action)
+        return observation, 1000.0 + 100.0 * reward, *rest
+
+
+@over_algorithms
+def test_normalized_values_learn_returns_of_any_size(algorithm: Algorithm) -> None:
+    errors = {}
+    for normalize_values in (False, True):
+        env = make_vec_env(Rich, n_envs=4, seed=0)
+        model = make_tiny(algorithm, env, n_steps=64, batch_size=64, n_epochs=10, gamma=0.5, normalize_values=normalize_values)
+        model.learn(2048)
+        # Returns are around 2000
+        buffer = model.rollout_buffer
+        errors[normalize_values] = np.abs(buffer.values - buffer.returns.reshape(buffer.values.shape)).mean()
+        if algorithm in ALGORITHMS_WITH_Q:
+            rollout_loss = model.logger.name_to_value["train/q_loss"]
+            assert rollout_loss < 2.0 if normalize_values else rollout_loss > 1e5
+    assert errors[True] < 500 < 1000 < errors[False]
+
+
+@over_algorithms
+def test_value_statistics_are_saved(algorithm: Algorithm, tmp_path: Any) -> None:
+    model = make_tiny(algorithm, NoisyTeam(), normalize_values=True)
+    model.learn(64)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    ours, theirs = model.policy.state_dict(), loaded.policy.state_dict()
+    names = [name for name in ours if "normalizer" in name]
+    assert len(names) == (6 if algorithm in ALGORITHMS_WITH_Q else 3)
+    for name in names:
+        assert th.equal(ours[name], theirs[name]) and (ours[name] != 0).all(), name
+
+
+@over_algorithms
+def test_the_value_functions_own_learning_rate(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, NoisyTeam(), vf_learning_rate=0.0)
+    before = weights(model)
+    model.learn(32)
+    for name, parameter in weights(model).items():
+        assert th.equal(parameter, before[name]) == name.startswith("value_critic"), name
+    decaying = make_tiny(algorithm, NoisyTeam(), vf_learning_rate=LinearSchedule(0.1, 0.0, 1.0), learning_rate=0.01)
+    decaying.learn(32)
+    assert decaying.logger.name_to_value["train/vf_learning_rate"] == 0.0
+    actors, critic = decaying.policy.optimizer.param_groups
+    assert (actors["lr"], critic["lr"]) == (0.01, 0.0)
+
+
+@over_algorithms
+def test_gradients_are_clipped_apart(algorithm: Algorithm) -> None:
+    settings: dict[str, Any] = {"separate_grad_norms": True, "max_grad_norm": 1e-3, "n_epochs": 1, "batch_size": 16}
+    policy_kwargs = {"optimizer_class": th.optim.SGD}
+    model = make_tiny(algorithm, NoisyTeam(), learning_rate=1.0, policy_kwargs=policy_kwargs, **settings)
+    before, actors_before = weights(model), actor_weights(model)
+    model.learn(16)
+    # One step of plain gradient descent is as long as the gradient: 0.001 for the critic and for each agent's actor
+    moved = [parameter - before[name] for name, parameter in weights(model).items() if name.startswith("value_critic")]
+    assert th.cat([part.flatten() for part in moved]).norm() == pytest.approx(1e-3, rel=1e-2)
+    actors = {name: parameter - actors_before[name] for name, parameter in actor_weights(model).items()}
+    for agent in range(3):
+        # The standard deviations are clipped with their actor, hence a little shorter
+        length = th.cat([part[agent].flatten() for part in actors.values()]).norm().item()
+        assert 1e-4 < length <= 1.01e-3
+    assert model.logger.name_to_value["train/actor_grad_norm"] > 1e-3
+    assert model.logger.name_to_value["train/critic_grad_norm"] > 1e-3
+
+
+@over_algorithms
+@pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
+def test_normalized_features_ignore_the_scale_of_observations(algorithm: Algorithm, discrete: bool) -> None:
+    model = make_tiny(algorithm, NoisyTeam(discrete=discrete), policy_kwargs={"normalize_features": True})
+    before = weights(model)
+    model.learn(32)
+    assert all(not th.equal(parameter, before[name]) for name, parameter in weights(model).items())
+    observations = th.randn(5, 3, 4)
+    with th.no_grad():
+        first, second = (model.policy.get_distribution(scale * observations).mode() for scale in (1.0, 100.0))
+        np.testing.assert_allclose(first, second, rtol=1e-2, atol=1e-3)
+        values = [model.policy.predict_values(scale * observations) for scale in (1.0, 100.0)]
+        np.testing.assert_allclose(*values, rtol=1e-2, atol=1e-3)
+        if isinstance(model, CORAPPO):
+            # What coalitions are evaluated with is the same function
+            actions = model.policy.action_features(model.policy.get_distribution(observations).sample())
+            states = observations.flatten(start_dim=1)
+            bound = model.policy.q_critic.bind(states)
+            everyone = slice(0, 5)
+            terms = bound.state_terms(everyone) + bound.action_terms(actions, everyone).sum(dim=2)
+            expected = model.policy.q_critic(states, actions).amin(dim=0)
+            np.testing.assert_allclose(bound.output(terms), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_output_gain() -> None:
+    spreads = []
+    for gain in (0.01, 1.0):
+        model = make_tiny(MAPPO, NoisyTeam(), policy_kwargs={"output_gain": gain})
+        (weight,) = [parameter for name, parameter in weights(model).items() if name == "actor.output_net.weight"]
+        # Orthogonal columns of length gain
+        np.testing.assert_allclose(weight[0].T @ weight[0], gain**2 * np.eye(2), atol=1e-6)
+        spreads.append(weights(model)["value_critic.output_net.weight"].norm().item())
+    assert spreads == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("optimism", ["after_normalization", "before_normalization"])
+def test_an_optimist_with_eta_1_is_mappo(optimism: str) -> None:
+    settings = {"n_steps": 32, "ent_coef": 0.01}
+    mappo = make_tiny(MAPPO, make_vec_env(NoisyTeam, 2, seed=0), **settings).learn(192)
+    optimist = make_tiny(OptimisticMAPPO, make_vec_env(NoisyTeam, 2, seed=0), eta=1.0, optimism=optimism, **settings)
+    assert_same_weights(weights(mappo), weights(optimist.learn(192)))
+
+
+def test_what_an_optimist_does_with_negative_advantages() -> None:
+    credits = column(-3.0, -1.0, 1.0, 3.0)
+    after = make_tiny(OptimisticMAPPO, NoisyTeam(), eta=0.5)
+    z = np.array([-3.0, -1.0, 1.0, 3.0]) / np.std([-3.0, -1.0, 1.0, 3.0], ddof=1)
+    np.testing.assert_allclose(after._normalize_credits(credits, None)[:, 0], np.maximum(0.5 * z, z), rtol=1e-5)
+    # The released code's order: what was shrunk to 0 is worse than the mean, hence negative again
+    before = make_tiny(OptimisticMAPPO, NoisyTeam(), eta=0.0, optimism="before_normalization")
+    shrunk = np.array([0.0, 0.0, 1.0, 3.0])
+    expected = (shrunk - 1.0) / np.std(shrunk, ddof=1)
+    np.testing.assert_allclose(before._normalize_credits(credits, None)[:, 0], expected, rtol=1e-5)
+    raw = make_tiny(OptimisticMAPPO, NoisyTeam(), eta=0.25, normalize_advantage=False)
+    np.testing.assert_array_equal(raw._normalize_credits(credits, None), column(-0.75, -0.25, 1.0, 3.0))
+
+
+def test_shared_credit_is_mappos_actor_update() -> None:
+    models = []
+    for algorithm, settings in ((MAPPO, {}), (CORAPPO, {"credit": "shared", "grand_advantage": "gae"})):
+        model = make_tiny(algorithm, make_vec_env(NoisyTeam, 2, seed=0), **settings)
+        for iteration in range(4):
+            # Q-critics draw minibatches of their own, which must not change the actions of the next rollout
+            th.manual_seed(iteration)
+            np.random.seed(iteration)
+            model.learn(32, reset_num_timesteps=False)
+        models.append(weights(model))
+    mappo, cora = models
+    assert_same_weights(mappo, {name: parameter for name, parameter in cora.items() if name in mappo})
