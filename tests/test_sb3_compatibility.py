@@ -1,6 +1,7 @@
 """What Stable-Baselines3 users do with PPO, they can do with every algorithm here."""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,19 @@ def test_every_algorithm_of_the_package_is_tested() -> None:
     found = {cls for cls in found if not cls.__module__.startswith("sb3_cora.common.")}
     assert {CORAPPO, MAPPO} <= found
     assert set(ALGORITHMS) == found
+
+
+@over_algorithms
+def test_constructors_agree(algorithm: Algorithm) -> None:
+    base = inspect.signature(CooperativeOnPolicyAlgorithm.__init__).parameters
+    own = inspect.signature(algorithm.__init__).parameters
+    # By position, too, as far as Stable-Baselines3's arguments go
+    assert list(own)[: list(base).index("rollout_buffer_class")] == list(base)[: list(base).index("rollout_buffer_class")]
+    for name, parameter in base.items():
+        assert own[name].default == parameter.default, name
+    documentation = (algorithm.__doc__ or "") + (CooperativeOnPolicyAlgorithm.__doc__ or "")
+    for name in own:
+        assert name == "self" or f":param {name}:" in documentation, name
 
 
 @over_algorithms
@@ -314,15 +328,16 @@ def test_learn_again(algorithm: Algorithm, tmp_path: Path) -> None:
     assert loaded.num_timesteps == 32
 
 
+@pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
 @over_algorithms
-def test_a_loaded_model_goes_on_as_if_never_saved(algorithm: Algorithm, tmp_path: Path) -> None:
+def test_a_loaded_model_goes_on_as_if_never_saved(algorithm: Algorithm, discrete: bool, tmp_path: Path) -> None:
     def run(interrupted: bool) -> dict[str, th.Tensor]:
-        model = make_tiny(algorithm, noisy_vec_env())
+        model = make_tiny(algorithm, noisy_vec_env(discrete=discrete), **all_settings(algorithm))
         model.learn(32)
         if interrupted:
             model.save(tmp_path / "model")
-            model = algorithm.load(tmp_path / "model", env=noisy_vec_env())
-        model.set_env(noisy_vec_env())
+            model = algorithm.load(tmp_path / "model", env=noisy_vec_env(discrete=discrete))
+        model.set_env(noisy_vec_env(discrete=discrete))
         model.set_random_seed(1)
         return weights(model.learn(32, reset_num_timesteps=False))
 
