@@ -1,16 +1,18 @@
 """
 HAPPO and MAPPO with HARL's own settings on HalfCheetah 2x3, every agent seeing the full state and its one-hot index.
 
-    PYTHONPATH=. python benchmarks/harl.py --algos happo mappo --seeds 0 1 2
+    python benchmarks/harl.py --algos happo mappo --seeds 0 1 2
 
 Rows are appended to ``benchmarks/results/harl_halfcheetah.csv``, one for each evaluation: 40 deterministic episodes every
-100 000 steps, as in HARL. Its settings: ``tuned_configs/mamujoco/HalfCheetah-v2-2x3`` in HARL's repository. HARL ran the
-``-v2`` robots, this is the ``-v5`` one.
+100 000 steps, as in HARL. At the end, and alone with ``--report``, they are summed up: interquartile mean over the seeds with its
+95 % bootstrap interval. HARL's settings are ``tuned_configs/mamujoco/HalfCheetah-v2-2x3`` in its repository; it ran the ``-v2``
+robots, this is the ``-v5`` one.
 """
 
 import argparse
 import csv
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from learning import bootstrap_interval, interquartile_means
 from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 
@@ -65,19 +68,21 @@ class Evaluation(BaseCallback):
 
     :param algo: Name of the algorithm
     :param seed: Seed of the training
+    :param n_episodes: Number of episodes
     :param path: File of the results
     """
 
-    def __init__(self, algo: str, seed: int, path: Path):
+    def __init__(self, algo: str, seed: int, n_episodes: int, path: Path):
         super().__init__()
         self.algo = algo
         self.seed = seed
+        self.n_episodes = n_episodes
         self.path = path
         self.env = make_joint_vec_env(ENV_ID, n_envs=N_EVAL_ENVS, seed=1000 + seed, observation="full_state_id")
         self.start = time.perf_counter()
 
     def _on_step(self) -> bool:
-        returns, _ = evaluate_policy(self.model, self.env, N_EVAL_EPISODES, return_episode_rewards=True)
+        returns, _ = evaluate_policy(self.model, self.env, self.n_episodes, return_episode_rewards=True)
         is_new = not self.path.is_file()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -89,21 +94,44 @@ class Evaluation(BaseCallback):
         return True
 
 
+def report(path: Path) -> None:
+    """
+    Print the return of each algorithm at each number of steps that several seeds have reached.
+
+    :param path: File of the results
+    """
+    scores: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            scores[row["algo"], int(row["timesteps"])].append(float(row["mean_return"]))
+    print(f"{'algo':<8}{'steps':>10}{'seeds':>7}{'IQM':>9}  95 % interval")
+    for (algo, timesteps), returns in sorted(scores.items()):
+        if len(returns) > 1:
+            (mean,) = interquartile_means(np.array(returns)[:, None])
+            low, high = bootstrap_interval(np.array(returns))
+            print(f"{algo:<8}{timesteps:>10}{len(returns):>7}{mean:>9.0f}  {low:.0f} to {high:.0f}")
+
+
 def main() -> None:
     """Train what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algos", nargs="+", choices=sorted(ALGORITHMS), default=sorted(ALGORITHMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--n-timesteps", type=int, default=1_000_000)
+    parser.add_argument("--eval-freq", type=int, default=EVAL_INTERVAL, help="steps between evaluations")
+    parser.add_argument("--n-eval-episodes", type=int, default=N_EVAL_EPISODES)
+    parser.add_argument("--report", action="store_true", help="only sum up what is there")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     th.set_num_threads(1)
-    for seed in arguments.seeds:
+    for seed in [] if arguments.report else arguments.seeds:
         for algo in arguments.algos:
             algorithm, settings = ALGORITHMS[algo]
             env = make_joint_vec_env(ENV_ID, n_envs=N_ENVS, seed=seed, observation="full_state_id")
             model = algorithm("MlpPolicy", env, seed=seed, **SETTINGS, **settings)
-            model.learn(arguments.n_timesteps, EveryNTimesteps(EVAL_INTERVAL, Evaluation(algo, seed, arguments.output)))
+            evaluation = Evaluation(algo, seed, arguments.n_eval_episodes, arguments.output)
+            model.learn(arguments.n_timesteps, EveryNTimesteps(arguments.eval_freq, evaluation))
+    report(arguments.output)
 
 
 if __name__ == "__main__":

@@ -210,3 +210,21 @@ def test_environments_are_compared(tmp_path: Path) -> None:
         assert float(row["adapted"]) > 0
         if row["bare"]:
             assert float(row["lost"]) == pytest.approx(1 - float(row["adapted"]) / float(row["bare"]), abs=2e-3)
+
+
+@pytest.mark.slow
+def test_comparison_with_harl(tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium_robotics")
+    output = tmp_path / "harl.csv"
+    command = [sys.executable, str(ROOT / "benchmarks" / "harl.py"), "--algos", "happo", "--seeds", "0", "1"]
+    command += ["--n-timesteps", "4000", "--eval-freq", "4000", "--n-eval-episodes", "20", "--output", str(output)]
+    run = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["algo"], row["seed"], row["timesteps"]) for row in rows] == [("happo", seed, "4000") for seed in "01"]
+    # A policy that has seen one rollout stands still, more or less
+    assert all(abs(float(row["mean_return"])) < 200 for row in rows)
+    assert re.search(r"^happo +4000 +2 +-?\d+  -?\d+ to -?\d+$", run.stdout, re.MULTILINE)

@@ -14,7 +14,7 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
     agent's advantage is multiplied by the likelihood ratios of those updated before it, so that it improves on what they
     do now.
 
-    Paper: https://arxiv.org/abs/2109.11251 (Algorithm 4; equation 11 is ``M``)
+    Paper: https://arxiv.org/abs/2109.11251
 
     The arguments are those of ``CooperativeOnPolicyAlgorithm``. ``n_epochs`` are each agent's; the value function is
     updated along with the first. Advantages are normalized before they are multiplied. ``share_parameters`` is possible, as
