@@ -4,9 +4,9 @@ HAPPO and MAPPO with HARL's own settings on HalfCheetah 2x3, every agent seeing 
     python benchmarks/harl.py --algos happo mappo --seeds 0 1 2
 
 Rows are appended to ``benchmarks/results/harl_halfcheetah.csv``, one for each evaluation: 40 deterministic episodes every
-100 000 steps, as in HARL. At the end, and alone with ``--report``, they are summed up: interquartile mean over the seeds with its
-95 % bootstrap interval. HARL's settings are ``tuned_configs/mamujoco/HalfCheetah-v2-2x3`` in its repository; it ran the ``-v2``
-robots, this is the ``-v5`` one.
+100 000 steps, as in HARL. At the end, and alone with ``--report``, they are summed up: interquartile mean over the seeds and
+its 95 % bootstrap interval. HARL's settings are ``tuned_configs/mamujoco/HalfCheetah-v2-2x3`` in its repository. It ran the
+``-v2`` robots, this is the ``-v5`` one.
 """
 
 import argparse
