@@ -221,8 +221,9 @@ def test_training_ends_with_the_models_it_saved(training: tuple[Path, str], labe
     assert f"Evaluation: {evaluation[1]}" in run.stdout
 
 
+# These share nothing, so any worker may run them
 @pytest.mark.parametrize("env_id", ["penalty", "differential"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(f"zoo {name}")) for name in ALGORITHMS])
 def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Path) -> None:
     # One discrete and one continuous task
     first, second = (tmp_path / "logs" / name / f"{env_id}_{run}" / f"{env_id}.zip" for run in (1, 2))
