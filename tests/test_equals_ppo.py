@@ -69,21 +69,26 @@ def record_training(model: PPO | CooperativeOnPolicyAlgorithm, total_timesteps: 
         def dump(self, step: int = 0) -> None:
             history.append(dict(self.name_to_value))
 
-    class Reseed(BaseCallback):
+    class KeepRandomState(BaseCallback):
         """Q-critics draw minibatches of their own, which must not change what is drawn after them."""
 
         def _on_step(self) -> bool:
             return True
 
+        def _on_training_start(self) -> None:
+            self.random_state = th.get_rng_state()
+
         def _on_rollout_start(self) -> None:
-            th.manual_seed(self.num_timesteps)
+            th.set_rng_state(self.random_state)
 
         def _on_rollout_end(self) -> None:
-            np.random.seed(self.num_timesteps)
+            self.random_state = th.get_rng_state()
 
     model.set_logger(Recorder(folder=None, output_formats=[]))
     model.env.seed(1)
-    model.learn(total_timesteps, callback=Reseed())
+    th.manual_seed(2)
+    np.random.seed(3)
+    model.learn(total_timesteps, callback=KeepRandomState())
     history.append(dict(model.logger.name_to_value))
     return [metrics for metrics in history if "train/loss" in metrics]
 
@@ -123,7 +128,9 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
         # Pendulum's rewards reach -16: losses in the thousands would hide a relative error of 1e-6 in their units
         return gym.wrappers.TransformReward(gym.make(env_id, **env_kwargs), lambda reward: 0.1 * reward)
 
-    ppo = PPOWithAdvantages("MlpPolicy", make_vec_env(make_env, n_envs=2, seed=0), **arguments)
+    # All but COMA, whose advantage is no GAE by definition, find PPO's own advantages
+    ppo_class = PPOWithAdvantages if algorithm is COMAPPO else PPO
+    ppo = ppo_class("MlpPolicy", make_vec_env(make_env, n_envs=2, seed=0), **arguments)
     joint_env = make_vec_env(lambda: OneAgent(make_env()), n_envs=2, seed=0)
     model = algorithm("MlpPolicy", joint_env, **arguments, **OWN_SETTINGS.get(algorithm, {}))
     copy_weights(ppo, model)
@@ -139,9 +146,6 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
     model._allocate_credits = recorded  # type: ignore[method-assign]
     actual = record_training(model, 2048)
     ppo.advantages = [array[:, :, 0] for array in credits]
-    if algorithm is not COMAPPO:
-        # All but COMA, whose advantage is no GAE by definition, find PPO's own advantages
-        ppo = PPO("MlpPolicy", ppo.env, **arguments)
     expected = record_training(ppo, 2048)
 
     assert len(expected) == len(actual) == 4
@@ -151,6 +155,6 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
         for name in TRAIN_METRICS:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-6, abs=1e-6), name
     for before, theirs, ours in zip(start, flat_weights(ppo), flat_weights(model), strict=True):
-        assert np.abs(theirs - before).max() > 1e-4
+        assert np.abs(theirs - before).max() > 1e-3
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     np.testing.assert_allclose(model.rollout_buffer.returns.ravel(), ppo.rollout_buffer.returns.ravel(), rtol=1e-5, atol=1e-4)

@@ -60,8 +60,8 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         its own norm, as MAPPO and HARL do, and the norms are logged
     :param n_policy_samples: Number of actions drawn from each agent's policy to estimate the expectation, with continuous
         actions; with discrete ones it is exact
-    :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') , or ``"lambda"``, the
-        GAE return, which carries the exploration noise of later steps
+    :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s'), or ``"lambda"``, the GAE return,
+        which carries the exploration noise of later steps
     :param n_critics: Number of Q-critics, of which the minimum is taken
     :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
@@ -177,7 +177,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         rollout = self._rollout()
         state = rollout.observation.state
         q_function = policy.q_critic.bind(state)
-        # "Coalition" of all but one: the one left out plays the alternative
+        # Everyone but the agent that plays the alternative; with one agent that is no coalition, but the sum is the same
         others = ~th.eye(self.n_agents, dtype=th.bool, device=self.device)
         distribution = policy.distribution(rollout.observation)
         if isinstance(distribution, JointCategorical):

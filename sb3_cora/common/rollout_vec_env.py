@@ -98,15 +98,15 @@ class AgentRewardsVecEnv(RolloutVecEnv):
         super().__init__(venv, stopwatch)
         self.n_agents = n_agents
         normalize = unwrap_vec_normalize(venv)
-        self.normalizes_rewards = normalize is not None and normalize.norm_reward
-        self.normalizes_agent_rewards = isinstance(normalize, JointVecNormalize)
+        is_joint = isinstance(normalize, JointVecNormalize)
+        self.normalizes_team_only = normalize is not None and normalize.norm_reward and not is_joint
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = super().step_wait()
         agent_rewards = np.repeat(np.asarray(rewards, dtype=np.float32)[:, None], self.n_agents, axis=1)
         for index, info in enumerate(infos):
             if "agent_rewards" in info:
-                if self.normalizes_rewards and not self.normalizes_agent_rewards:
+                if self.normalizes_team_only:
                     raise ValueError(
                         "VecNormalize(norm_reward=True) normalizes the team's reward but not the agents' own, which this "
                         "algorithm learns from. Use sb3_cora.common.vec_normalize.JointVecNormalize in its place."

@@ -8,6 +8,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from sb3_cora.common.joint_env import JointSpaces
+
 
 class SharedMeanStd(RunningMeanStd):
     """Running statistics of the last axes of what it is given: all other axes are samples alike."""
@@ -39,20 +41,17 @@ class JointVecNormalize(VecNormalize):
     def __init__(self, venv: VecEnv, *args: Any, share_statistics: bool = False, **kwargs: Any):
         super().__init__(venv, *args, **kwargs)
         self.share_statistics = share_statistics
-        is_dict = isinstance(self.observation_space, spaces.Dict)
-        space = self.observation_space["observation"] if is_dict else self.observation_space  # type: ignore[index]
-        assert space.shape is not None
-        n_agents, obs_dim = space.shape
+        joint = JointSpaces.from_spaces(self.observation_space, self.action_space)
         if share_statistics and self.norm_obs:
-            shared = SharedMeanStd(shape=(obs_dim,))
+            shared = SharedMeanStd(shape=(joint.obs_dim,))
             if isinstance(self.obs_rms, dict):
                 if "observation" in self.obs_rms:
                     self.obs_rms["observation"] = shared
             else:
                 self.obs_rms = shared
-        self.agent_ret_rms = SharedMeanStd(shape=() if share_statistics else (n_agents,))
-        self.n_agents = n_agents
-        self.agent_returns = np.zeros((self.num_envs, n_agents))
+        self.agent_ret_rms = SharedMeanStd(shape=() if share_statistics else (joint.n_agents,))
+        self.n_agents = joint.n_agents
+        self.agent_returns = np.zeros((self.num_envs, self.n_agents))
 
     def _sanity_checks(self) -> None:
         if self.norm_obs_keys is None and isinstance(self.observation_space, spaces.Dict):

@@ -7,7 +7,6 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_cora.common.buffers import AgentDictRolloutBuffer, AgentRolloutBuffer
-from sb3_cora.common.losses import normalize_credits
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout_vec_env import AgentRewardsVecEnv, RolloutVecEnv
 from sb3_cora.ippo.policies import MlpPolicy, MultiInputPolicy
@@ -43,10 +42,6 @@ class IPPO(CooperativeOnPolicyAlgorithm):
         return self.rollout_buffer.advantages
 
     def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
-        if not self.normalize_advantage:
-            return credits
-        columns = []
-        for agent in range(self.n_agents):
-            own = slice(agent, agent + 1)
-            columns.append(normalize_credits(credits[:, own], None if agent_mask is None else agent_mask[:, own]))
-        return th.cat(columns, dim=1)
+        normalize = super()._normalize_credits
+        masks = [None] * self.n_agents if agent_mask is None else agent_mask.split(1, dim=1)
+        return th.cat([normalize(own, mask) for own, mask in zip(credits.split(1, dim=1), masks, strict=True)], dim=1)
