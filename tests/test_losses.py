@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_cora import CORAPPO, MAPPO, OptimisticMAPPO
+from sb3_cora import CORAPPO, HAPPO, IPPO, MAPPO, OptimisticMAPPO
 from sb3_cora.common.critics import ReturnNormalizer
 from sb3_cora.common.losses import clipped_surrogate, regression_errors, value_errors
-from sb3_cora.common.networks import StackedLayerNorm, StackedLinear, clip_grad_norm_of_members_
+from sb3_cora.common.networks import StackedLayerNorm, StackedLinear, StackParameters, clip_grad_norm_of_members_
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, actor_weights, assert_same_weights, make_tiny, weights
-from tests.joint_games import NoisyTeam
+from tests.joint_games import MaskedTeam, NoisyTeam
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
@@ -83,22 +83,36 @@ def test_layer_normalization_of_a_stack_is_that_of_each_member() -> None:
 def test_gradient_norms_of_a_stack_are_those_of_each_member() -> None:
     layer = StackedLinear(3, 4, 2)
     unused = th.nn.Parameter(th.zeros(3, 1))
+    # In front of the second member stands a module that no other has
+    alone = th.nn.Linear(4, 4)
+    inputs = th.randn(3, 6, 4)
     scales = th.tensor([0.1, 1.0, 10.0])
-    (layer(th.randn(3, 6, 4)).square().sum(dim=(1, 2)) * scales).sum().backward()
+    inputs = th.stack([inputs[0], alone(inputs[1]), inputs[2]])
+    # Of unequal parts in the loss
+    parts = th.tensor([0.5, 0.2, 0.3])
+    (layer(inputs).square().sum(dim=(1, 2)) * scales * parts).sum().backward()
     expected = []
     for member in range(3):
         own = [th.nn.Parameter(parameter.data[member].clone()) for parameter in layer.parameters()]
         for parameter, whole in zip(own, layer.parameters(), strict=True):
-            parameter.grad = whole.grad[member].clone()
+            parameter.grad = whole.grad[member] / parts[member]
+        if member == 1:
+            for parameter in alone.parameters():
+                own.append(th.nn.Parameter(parameter.data.clone()))
+                own[-1].grad = parameter.grad / parts[member]
         norm = th.nn.utils.clip_grad_norm_(own, 5.0)
-        expected.append((norm, [parameter.grad for parameter in own]))
-    norms = clip_grad_norm_of_members_([*layer.parameters(), unused], 5.0)
+        expected.append((norm, [parameter.grad * parts[member] for parameter in own]))
+    stack = StackParameters([*layer.parameters(), unused], [[], list(alone.parameters()), []])
+    norms = clip_grad_norm_of_members_(stack, 5.0, parts)
     assert norms.min() < 5.0 < norms.max()
     for member, (norm, gradients) in enumerate(expected):
         th.testing.assert_close(norms[member], norm)
-        for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
-            th.testing.assert_close(parameter.grad[member], gradient)
-    assert len(clip_grad_norm_of_members_([unused], 1.0)) == 0
+        actual = [parameter.grad[member] for parameter in layer.parameters()]
+        if member == 1:
+            actual += [parameter.grad for parameter in alone.parameters()]
+        for gradient, own_gradient in zip(gradients, actual, strict=True):
+            th.testing.assert_close(own_gradient, gradient)
+    assert len(clip_grad_norm_of_members_(StackParameters([unused], [[], [], []]), 1.0, parts)) == 0
 
 
 class Rich(NoisyTeam):
@@ -161,14 +175,79 @@ def test_gradients_are_clipped_apart(algorithm: Algorithm) -> None:
     model.learn(16)
     # One step of plain gradient descent is as long as the gradient: 0.001 for the critic and for each agent's actor
     moved = [parameter - before[name] for name, parameter in weights(model).items() if name.startswith("value_critic")]
-    assert th.cat([part.flatten() for part in moved]).norm() == pytest.approx(1e-3, rel=1e-2)
+    # IPPO's are a value function for each agent, of a third of the loss each
+    length = 1e-3 / 3**0.5 if algorithm is IPPO else 1e-3
+    assert th.cat([part.flatten() for part in moved]).norm() == pytest.approx(length, rel=1e-2)
     actors = {name: parameter - actors_before[name] for name, parameter in actor_weights(model).items()}
     for agent in range(3):
+        # An agent is a third of the loss, unless it is updated by itself
+        part = 1.0 if algorithm is HAPPO else 1 / 3
         # The standard deviations are clipped with their actor, hence a little shorter
-        length = th.cat([part[agent].flatten() for part in actors.values()]).norm().item()
-        assert 1e-4 < length <= 1.01e-3
+        length = th.cat([moved[agent].flatten() for moved in actors.values()]).norm().item()
+        assert 1e-4 < length <= 1.01e-3 * part
     assert model.logger.name_to_value["train/actor_grad_norm"] > 1e-3
     assert model.logger.name_to_value["train/critic_grad_norm"] > 1e-3
+
+
+@over_algorithms
+def test_the_norm_of_an_agents_gradient_is_that_of_its_own_loss(algorithm: Algorithm) -> None:
+    # Agent 0 dies after three steps of an episode: its own loss is a mean over fewer samples
+    settings: dict[str, Any] = {
+        "separate_grad_norms": True,
+        "max_grad_norm": 1e6,
+        "n_epochs": 1,
+        "batch_size": 32,
+        "n_steps": 32,
+    }
+    model = make_tiny(algorithm, MaskedTeam(), learning_rate=0.0, **settings)
+    seen: dict[str, list[float]] = {}
+    record = model._clip_gradients
+
+    def keep(agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[float]]) -> None:
+        before = len(metrics["actor_grad_norm"])
+        record(agents, agent_mask, metrics)
+        seen.setdefault("norms", []).extend(metrics["actor_grad_norm"][before:])
+        seen.setdefault("agents", []).extend(range(3)[agents])
+
+    model._clip_gradients = keep  # type: ignore[method-assign]
+    model.learn(32)
+    (data,) = model.rollout_buffer.get_in_order(32)
+    observation = model.policy.split_observation(data.observations)
+    assert observation.agent_mask is not None
+    credits = model._normalize_credits(data.advantages, observation.agent_mask)
+    log_prob = model.policy.distribution(observation).log_prob(model.policy.shape_actions(data.actions))
+    for agent, norm in zip(seen["agents"], seen["norms"], strict=True):
+        living = observation.agent_mask[:, agent] > 0.5
+        assert 0 < living.sum() < 32 or agent > 0
+        # The gradient of a surrogate at ratio 1 is that of the likelihood, weighted by the credits
+        loss = (credits[living, agent] * log_prob[living, agent]).mean()
+        parameters = list(model.policy.actor.parameters())
+        gradients = th.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        expected = th.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm().item()
+        assert norm == pytest.approx(expected, rel=1e-3), agent
+
+
+@over_algorithms
+def test_values_are_clipped_around_what_the_network_said(algorithm: Algorithm) -> None:
+    # Returns of 2000 move the statistics, which is no learning: before a gradient step nothing may count as clipped
+    settings: dict[str, Any] = {
+        "normalize_values": True,
+        "clip_range_vf": 0.05,
+        "n_epochs": 1,
+        "batch_size": 64,
+        "n_steps": 64,
+    }
+    still = make_tiny(algorithm, Rich(), learning_rate=0.0, gamma=0.5, **settings)
+    still.learn(128)
+    data = next(still.rollout_buffer.get_in_order(64))
+    with th.no_grad():
+        values = still.policy.predict_values(data.observations)
+    np.testing.assert_allclose(data.old_values, values, rtol=1e-4)
+    moving = make_tiny(algorithm, Rich(), gamma=0.5, **settings)
+    before = weights(moving)
+    moving.learn(64)
+    # A clipped value has no gradient
+    assert not any(th.equal(before[name], new) for name, new in weights(moving).items() if name.startswith("value_critic"))
 
 
 @over_algorithms

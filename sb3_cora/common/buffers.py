@@ -42,6 +42,7 @@ class JointRolloutBuffer(RolloutBuffer):
     """
 
     td0_targets: np.ndarray
+    collected_advantages: np.ndarray
 
     def reset(self) -> None:
         super().reset()
@@ -58,6 +59,31 @@ class JointRolloutBuffer(RolloutBuffer):
         next_values = np.concatenate((self.values[1:], last_values.cpu().numpy().reshape(1, -1)))
         next_non_terminal = 1.0 - np.concatenate((self.episode_starts[1:], dones.astype(np.float32)[None]))
         self.td0_targets = self.rewards + self.gamma * next_values * next_non_terminal
+        self.collected_advantages = self.advantages
+
+    def restore(self) -> None:
+        """
+        Bring a rollout that has been trained on back into the form ``(n_steps, n_envs, ...)`` and to the advantages it was
+        collected with, so that it can be trained on again; another one is left as it is.
+        """
+        if not self.generator_ready:
+            return
+
+        def unflatten(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+            return array.reshape(self.n_envs, self.buffer_size, *shape).swapaxes(0, 1)
+
+        observations: np.ndarray | dict[str, np.ndarray] = self.observations
+        if isinstance(observations, dict):
+            self.observations = {name: unflatten(part, part.shape[1:]) for name, part in observations.items()}  # type: ignore[assignment]
+        else:
+            self.observations = unflatten(observations, observations.shape[1:])
+        self.actions = unflatten(self.actions, self.actions.shape[1:])
+        self.log_probs = unflatten(self.log_probs, self.log_probs.shape[1:])
+        # Stable-Baselines3 has given these an axis more, unless they had an agent axis
+        for name in ("values", "returns"):
+            setattr(self, name, unflatten(getattr(self, name), self.rewards.shape[2:]))
+        self.advantages = self.collected_advantages
+        self.generator_ready = False
 
     def _get_samples(  # type: ignore[override]
         self, batch_inds: np.ndarray, env: VecNormalize | None = None
@@ -114,6 +140,7 @@ class AgentRolloutBuffer(JointRolloutBuffer):
         super().compute_returns_and_advantage(last_values, np.repeat(dones, self.n_agents))
         for name in self.REWARD_ARRAYS:
             setattr(self, name, getattr(self, name).reshape(self.buffer_size, self.n_envs, self.n_agents))
+        self.collected_advantages = self.advantages
 
 
 class JointDictRolloutBuffer(JointRolloutBuffer, DictRolloutBuffer):  # type: ignore[misc]

@@ -43,6 +43,13 @@ class ReturnNormalizer(nn.Module):
         """
         return th.addcmul(self.mean, outputs, self.std)
 
+    def normalize(self, returns: th.Tensor) -> th.Tensor:
+        """
+        :param returns: ``(batch, n_values)``
+        :return: Outputs of a network that mean these, of the same shape
+        """
+        return (returns - self.mean) / self.std
+
     @th.no_grad()
     def update(self, returns: th.Tensor) -> None:
         """

@@ -1,8 +1,11 @@
 """Stacks of equal-shaped networks (one per agent, or one per critic) evaluated as one batched product."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 ALL_AGENTS = slice(None)
@@ -111,22 +114,54 @@ def init_orthogonal(module: nn.Module, gain: float) -> None:
             layer.bias.data.fill_(0.0)
 
 
-def clip_grad_norm_of_members_(parameters: Iterable[nn.Parameter], max_norm: float) -> th.Tensor:
+class StackParameters(NamedTuple):
+    """
+    The parameters of a stack of networks, by whose they are.
+
+    :param stacked: Those with a first axis of members
+    :param own: For each member, tensors that are its alone; the members are as many
+    """
+
+    stacked: list[nn.Parameter]
+    own: list[list[nn.Parameter]]
+
+    @property
+    def n_members(self) -> int:
+        """Number of networks in the stack."""
+        return len(self.own)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """:return: All of them"""
+        return chain(self.stacked, *self.own)
+
+
+def clip_grad_norm_of_members_(stack: StackParameters, max_norm: float, parts: th.Tensor) -> th.Tensor:
     """
     Clip the gradient of each network of a stack by the norm of its own, as ``clip_grad_norm_`` does for one network.
 
-    :param parameters: Parameters of the stack, the first axis of each is that of the members; those without a
-        gradient are left out
-    :param max_norm: The largest norm a member's gradient keeps
-    :return: The norms before clipping, ``(n_members,)``; empty if there is no gradient
+    :param stack: Parameters of the stack; those without a gradient are left out
+    :param max_norm: The largest norm that the gradient of a member's loss keeps
+    :param parts: How much of the loss is the member's, ``(n_members,)``: its gradient is that much of its loss's gradient
+    :return: The norms of the gradients of the members' losses before clipping, ``(n_members,)``; empty if there is no gradient
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if len(gradients) == 0:
-        return th.empty(0)
-    norms = th.stack([gradient.flatten(start_dim=1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    gradients = [parameter.grad for parameter in stack.stacked if parameter.grad is not None]
+    own_gradients = [[parameter.grad for parameter in own if parameter.grad is not None] for own in stack.own]
+    if len(gradients) == 0 and not any(own_gradients):
+        return parts.new_empty(0)
+    squares = th.zeros_like(parts)
+    for gradient in gradients:
+        squares += gradient.flatten(start_dim=1).square().sum(dim=1)
+    for member, own in enumerate(own_gradients):
+        for gradient in own:
+            squares[member] += gradient.square().sum()
+    # A member without a part has no gradient either
+    norms = squares.sqrt() / parts.where(parts > 0, 1.0)
     coefficients = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(coefficients.reshape(-1, *[1] * (gradient.dim() - 1)))
+    for coefficient, own in zip(coefficients, own_gradients, strict=True):
+        for gradient in own:
+            gradient.mul_(coefficient)
     return norms
 
 
@@ -145,6 +180,8 @@ class AgentNetwork(nn.Module):
     :param activation_fn: Activation after each hidden layer
     :param share_parameters: Whether all agents use the same weights
     :param normalize_features: Whether the input and every hidden layer are layer-normalised
+    :param make_features_extractor: Makes what stands in front of a network, a module of the user's from observations
+        ``(batch, input_dim)`` to features ``(batch, features_dim)``; None for nothing
     """
 
     identifiers: th.Tensor
@@ -158,14 +195,21 @@ class AgentNetwork(nn.Module):
         activation_fn: type[nn.Module] = nn.Tanh,
         share_parameters: bool = False,
         normalize_features: bool = False,
+        make_features_extractor: Callable[[], BaseFeaturesExtractor] | None = None,
     ):
         super().__init__()
         self.n_agents = n_agents
         self.share_parameters = share_parameters
+        n_members = 1 if share_parameters else n_agents
+        # One module a member, because nobody knows how to stack what a user has written
+        self.features_extractors: nn.ModuleList | None = None
+        if make_features_extractor is not None:
+            extractors = [make_features_extractor() for _ in range(n_members)]
+            self.features_extractors = nn.ModuleList(extractors)
+            input_dim = extractors[0].features_dim
         if share_parameters:
             self.register_buffer("identifiers", th.eye(n_agents), persistent=False)
             input_dim += n_agents
-        n_members = 1 if share_parameters else n_agents
         self.latent_dim = net_arch[-1] if len(net_arch) > 0 else input_dim
         self.latent_net = create_stacked_mlp(n_members, input_dim, 0, net_arch, activation_fn, normalize_features)
         if normalize_features:
@@ -189,13 +233,31 @@ class AgentNetwork(nn.Module):
         if self.share_parameters:
             observations = observations[:, agents]
             batch, n_selected, _ = observations.shape
-            identifiers = self.identifiers[agents].expand(batch, -1, -1)
-            rows = th.cat((observations, identifiers), dim=2).flatten(end_dim=1)
-            latent = self.latent_net(rows.unsqueeze(0))
+            rows = self._extract_features(observations.flatten(end_dim=1).unsqueeze(0))
+            identifiers = self.identifiers[agents].repeat(batch, 1)
+            latent = self.latent_net(th.cat((rows, identifiers.unsqueeze(0)), dim=2))
             shape = (batch, n_selected, -1)
             return self.output_net(latent).reshape(shape), latent.reshape(shape)
-        latent = self.latent_net(observations.transpose(0, 1))
+        latent = self.latent_net(self._extract_features(observations.transpose(0, 1)))
         return self.output_net(latent).transpose(0, 1)[:, agents], latent.transpose(0, 1)[:, agents]
+
+    def _extract_features(self, observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: ``(n_members, batch, input_dim)``
+        :return: ``(n_members, batch, features_dim)``
+        """
+        if self.features_extractors is None:
+            return observations
+        return th.stack([extract(own) for extract, own in zip(self.features_extractors, observations, strict=True)])
+
+    def stack_parameters(self) -> StackParameters:
+        """
+        :return: The parameters, by whose they are
+        """
+        stacked = [*self.latent_net.parameters(), *self.output_net.parameters()]
+        if self.features_extractors is None:
+            return StackParameters(stacked, [[] for _ in range(self.output_net.n_members)])
+        return StackParameters(stacked, [list(extractor.parameters()) for extractor in self.features_extractors])
 
 
 class SeparateAgentNetworks(nn.Module):
@@ -208,7 +270,7 @@ class SeparateAgentNetworks(nn.Module):
     :param output_dim: Size of an agent's output
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
-    :param normalize_features: Whether the input and every hidden layer are layer-normalised
+    :param kwargs: Further arguments of ``AgentNetwork``
     """
 
     def __init__(
@@ -218,13 +280,10 @@ class SeparateAgentNetworks(nn.Module):
         output_dim: int,
         net_arch: Sequence[int],
         activation_fn: type[nn.Module] = nn.Tanh,
-        normalize_features: bool = False,
+        **kwargs: Any,
     ):
         super().__init__()
-        networks = [
-            AgentNetwork(1, input_dim, output_dim, net_arch, activation_fn, normalize_features=normalize_features)
-            for _ in range(n_agents)
-        ]
+        networks = [AgentNetwork(1, input_dim, output_dim, net_arch, activation_fn, **kwargs) for _ in range(n_agents)]
         self.latent_dim = networks[0].latent_dim
         self.networks = nn.ModuleList(networks)
 

@@ -60,7 +60,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
     :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0)
-    :param clip_range_vf: Clipping parameter for the value function, in units of the return (of its standard deviation
+    :param clip_range_vf: Clipping parameter for the value function, in units of the return (of the network's output
         with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
         clipping
     :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
@@ -80,7 +80,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
         and HARL do, and not the clipped one
     :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
-        its own norm, as MAPPO and HARL do, and the norms are logged
+        its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
+        samples, whether agents are updated together or one after another
     :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
@@ -177,10 +178,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.separate_grad_norms = separate_grad_norms
         self.target_kl = target_kl
         self.stopwatch = Stopwatch()
-        self._check_settings()
 
         if _init_setup_model:
             self._setup_model()
+            self._warn_of_truncated_minibatches()
 
     @classmethod
     def _policy_from_alias(cls, policy: str) -> type[CooperativeActorCriticPolicy]:
@@ -199,24 +200,33 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         for name in ("n_steps", "n_epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if isinstance(self.clip_range_vf, float | int) and not self.clip_range_vf > 0:
+            raise ValueError(f"clip_range_vf must be positive, not {self.clip_range_vf}; pass None to deactivate vf clipping.")
         if self.huber_delta is not None and not self.huber_delta > 0:
             raise ValueError(f"huber_delta must be positive, not {self.huber_delta}; pass None for squared errors.")
         if self.pessimistic_vf_clip and self.clip_range_vf is None:
             raise ValueError(
                 "pessimistic_vf_clip=True says how values are clipped, but clip_range_vf=None: set it, e.g. to 0.2."
             )
-        if self.env is None:
-            return
-        n_samples = self.env.num_envs * self.n_steps
-        if self.normalize_advantage and min(self.batch_size, n_samples) < 2:
+        buffer_class = self._default_rollout_buffer_class()
+        if self.rollout_buffer_class is not None and not issubclass(self.rollout_buffer_class, buffer_class):
+            raise ValueError(
+                f"rollout_buffer_class={self.rollout_buffer_class.__name__} does not hold what {type(self).__name__} collects "
+                f"here: log-probabilities and advantages of every agent. Derive it from {buffer_class.__module__}."
+                f"{buffer_class.__name__}, or leave it out."
+            )
+        if self.normalize_advantage and min(self.batch_size, self.n_envs * self.n_steps) < 2:
             raise ValueError(
                 f"Normalizing advantages takes at least 2 samples a minibatch, but batch_size={self.batch_size} and "
-                f"n_steps * n_envs = {self.n_steps} * {self.env.num_envs}. "
+                f"n_steps * n_envs = {self.n_steps} * {self.n_envs}. "
                 "Increase them, or pass normalize_advantage=False."
             )
+
+    def _warn_of_truncated_minibatches(self) -> None:
+        n_samples = self.n_envs * self.n_steps
         if n_samples % self.batch_size > 0:
             warnings.warn(
-                f"The rollout of n_steps * n_envs = {self.n_steps} * {self.env.num_envs} = {n_samples} samples is no multiple "
+                f"The rollout of n_steps * n_envs = {self.n_steps} * {self.n_envs} = {n_samples} samples is no multiple "
                 f"of batch_size={self.batch_size}: each epoch ends with a truncated minibatch of "
                 f"{n_samples % self.batch_size} samples.",
                 stacklevel=3,
@@ -227,6 +237,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         return dict(share_parameters=self.share_parameters)
 
     def _setup_model(self) -> None:
+        # Here and not in the constructor, so that what ``load`` is given is checked as well
+        self._check_settings()
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = self._default_rollout_buffer_class()
         # Only while the policy is built: saved models must hold the user's own policy_kwargs
@@ -236,9 +248,14 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             super()._setup_model()
         finally:
             self.policy_kwargs = given
-        self.clip_range_schedule = FloatSchedule(self.clip_range)
-        self.clip_range_vf_schedule = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
-        self.vf_lr_schedule = self.lr_schedule if self.vf_learning_rate is None else FloatSchedule(self.vf_learning_rate)
+        # As in Stable-Baselines3's PPO, whose users call and replace these: a number given to the constructor or to ``load``
+        # becomes a schedule, and each update asks the schedule that stands there then
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+        if self.vf_learning_rate is not None:
+            self.vf_learning_rate = FloatSchedule(self.vf_learning_rate)
+            self._value_function_groups()  # fails at once where the optimizer has none
 
     def _default_rollout_buffer_class(self) -> type[JointRolloutBuffer]:
         return JointDictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else JointRolloutBuffer
@@ -249,13 +266,30 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         return JointSpaces.from_spaces(self.observation_space, self.action_space).n_agents
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "stopwatch",
-            "clip_range_schedule",
-            "clip_range_vf_schedule",
-            "vf_lr_schedule",
-        ]
+        return [*super()._excluded_save_params(), "stopwatch"]
+
+    def _scheduled(self, schedule: float | Schedule) -> float:
+        """
+        :param schedule: A number, or a function of the remaining progress (from 1 to 0)
+        :return: Its value for the current update
+        """
+        return FloatSchedule(schedule)(self._current_progress_remaining)
+
+    def _value_function_groups(self) -> list[dict[str, Any]]:
+        """
+        :return: The parameter groups of the optimizer that hold the value function alone
+        :raises ValueError: If there is none
+        """
+        own = {id(parameter) for parameter in self.policy.value_critic.parameters()}
+        optimizer = self.policy.optimizer
+        groups = [group for group in optimizer.param_groups if own.issuperset(map(id, group["params"]))]
+        if len(groups) == 0:
+            raise ValueError(
+                f"vf_learning_rate is given, but no parameter group of the policy's optimizer ({type(optimizer).__name__} of "
+                f"{type(self.policy).__name__}) holds the value function alone. Give policy.value_critic.parameters() a group "
+                "of their own, or leave vf_learning_rate out."
+            )
+        return groups
 
     def learn(
         self: SelfCooperativeAlgorithm,
@@ -316,6 +350,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
+        self.rollout_buffer.restore()
         with self.stopwatch.section("critics"):
             self._update_critics()
         with self.stopwatch.section("credits"):
@@ -348,19 +383,17 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Epochs of minibatch updates of actors and value function (Schulman et al. 2017, equation 9, for each agent)."""
         self._update_learning_rate(self.policy.optimizer)
         if self.vf_learning_rate is not None:
-            vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
-            self.policy.optimizer.param_groups[1]["lr"] = vf_learning_rate
+            vf_learning_rate = self._scheduled(self.vf_learning_rate)
+            for group in self._value_function_groups():
+                group["lr"] = vf_learning_rate
             self.logger.record("train/vf_learning_rate", vf_learning_rate)
-        clip_range = self.clip_range_schedule(self._current_progress_remaining)
-        clip_range_vf = None
-        if self.clip_range_vf_schedule is not None:
-            clip_range_vf = self.clip_range_vf_schedule(self._current_progress_remaining)
+        clip_range = self._scheduled(self.clip_range)
+        clip_range_vf = None if self.clip_range_vf is None else self._scheduled(self.clip_range_vf)
         buffer = self.rollout_buffer
         # Flattened by the first minibatch, hence taken before
         explained_var = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         if self.normalize_values:
-            returns = buffer.returns.reshape(buffer.returns.shape[0] * buffer.n_envs, -1)
-            self.policy.value_critic.normalizer.update(th.as_tensor(returns, device=self.device))
+            self._update_value_statistics()
 
         metrics: defaultdict[str, list[float]] = defaultdict(list)
         for turn in self._turns():
@@ -389,6 +422,22 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
+
+    def _update_value_statistics(self) -> None:
+        """
+        Take the rollout's returns into the statistics that normalize the value function. What it predicted during the
+        rollout is restated as what the same outputs of its network say now, as MAPPO and HARL keep it: clipping must measure
+        how far the network has moved, and not the statistics.
+        """
+        buffer = self.rollout_buffer
+        normalizer = self.policy.value_critic.normalizer
+        values, returns = (
+            th.as_tensor(array.reshape(buffer.buffer_size * buffer.n_envs, -1), device=self.device)
+            for array in (buffer.values, buffer.returns)
+        )
+        outputs = normalizer.normalize(values)
+        normalizer.update(returns)
+        buffer.values = normalizer(outputs).cpu().numpy().reshape(buffer.values.shape)
 
     def _exceeds_target_kl(self, approx_kl: float) -> bool:
         return self.target_kl is not None and approx_kl > 1.5 * self.target_kl
@@ -454,17 +503,34 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         if not self._exceeds_target_kl(approx_kl):
             policy.optimizer.zero_grad()
             loss.backward()
-            self._clip_gradients(metrics)
+            self._clip_gradients(agents, observation.agent_mask, metrics)
             policy.optimizer.step()
         return approx_kl
 
-    def _clip_gradients(self, metrics: dict[str, list[float]]) -> None:
-        actors, critic = (group["params"] for group in self.policy.optimizer.param_groups)
+    def _clip_gradients(self, agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[float]]) -> None:
+        """
+        :param agents: Whose losses the gradients are of
+        :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
+        :param metrics: Where the norms are appended, by name
+        """
+        # The optimizer's and not the policy's, which has Q-critics with gradients and an optimizer of their own
+        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
         if not self.separate_grad_norms:
-            th.nn.utils.clip_grad_norm_([*actors, *critic], self.max_grad_norm)
+            th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             return
-        for stack in self.policy.actor_parameters():
-            norms = clip_grad_norm_of_members_(stack, self.max_grad_norm)
-            metrics["actor_grad_norm"] += norms.tolist()
-        if any(parameter.grad is not None for parameter in critic):
-            metrics["critic_grad_norm"].append(th.nn.utils.clip_grad_norm_(critic, self.max_grad_norm).item())
+        # The loss is a mean over agents, of which an agent's own is this part
+        parts = th.zeros(self.n_agents, device=self.device)
+        parts[agents] = 1.0 if agent_mask is None else agent_mask[:, agents].sum(dim=0)
+        parts /= parts.sum().clamp(min=1.0)
+        policy = self.policy
+        for name, stacks in (("actor", policy.actor_stacks()), ("critic", policy.value_critic_stacks())):
+            # A network that serves all agents has the mean's gradient
+            parts_of_members = parts.reshape(sum(stack.n_members for stack in stacks), -1).sum(dim=1)
+            for stack, part in zip(stacks, parts_of_members.split([stack.n_members for stack in stacks]), strict=True):
+                norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, part)
+                # Where no network has a gradient there are no norms
+                metrics[f"{name}_grad_norm"] += norms[part[: len(norms)] > 0].tolist()
+                clipped = {id(parameter) for parameter in stack.parameters()}
+                parameters = [parameter for parameter in parameters if id(parameter) not in clipped]
+        # What a policy of the user's own has besides
+        th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)

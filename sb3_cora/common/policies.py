@@ -1,10 +1,15 @@
 """Decentralised actors with centralised critics."""
 
+import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 from torch.nn import functional as F
@@ -12,7 +17,7 @@ from torch.nn import functional as F
 from sb3_cora.common.critics import AgentValueCritic, QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution, JointStateDependentGaussian
 from sb3_cora.common.joint_env import JointSpaces
-from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, init_orthogonal
+from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, StackParameters, init_orthogonal
 
 
 class JointObservation(NamedTuple):
@@ -41,7 +46,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param action_space: Joint action space, Box ``(n_agents, act_dim)`` or MultiDiscrete
     :param lr_schedule: Learning rate schedule (could be constant)
     :param net_arch: Widths of the hidden layers, ``dict(pi=[64, 64], vf=[64, 64], qf=[64, 64])`` by default;
-        a list serves all networks
+        a list serves all networks, an empty one makes them linear (Q-critics need a hidden layer)
     :param activation_fn: Activation function
     :param normalize_features: Whether the input and every hidden layer of all networks are layer-normalised, as in the
         networks of MAPPO and HARL
@@ -54,10 +59,19 @@ class CooperativeActorCriticPolicy(BasePolicy):
         mean may move so far outside that every sample is clipped to the same bound and exploration ends
     :param use_sde: Whether to use generalized state-dependent exploration; ``log_std_init`` is then that of the weights
         of the noise function, -2 is a usual value
+    :param full_std: Only True: the noise function of gSDE has a standard deviation for each of its weights
+    :param use_expln: Only False: standard deviations are ``exp(log_std)``
+    :param squash_output: Only False, see ``squash_mean``
+    :param features_extractor_class: Features extractor in front of each agent's actor, made for the agent's own
+        observation, ``Box(obs_dim,)``; with ``share_parameters`` there is one for all. Critics of the state see the state
+        as it is. None for none
+    :param features_extractor_kwargs: Keyword arguments to pass to the features extractor
+    :param share_features_extractor: Only False: actors see the agents' observations, critics the state
+    :param normalize_images: Without effect, there are no images among joint observations
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
-    :raises ValueError: If the spaces are not joint ones, ``net_arch`` names a network that does not exist, or
-        ``squash_mean`` is asked for with discrete actions
+    :raises ValueError: If the spaces are not joint ones, ``net_arch`` names a network that does not exist,
+        ``squash_mean`` is asked for with discrete actions, or an option of Stable-Baselines3's policies that is not there
     """
 
     log_std: nn.Parameter
@@ -80,13 +94,46 @@ class CooperativeActorCriticPolicy(BasePolicy):
         share_parameters: bool = False,
         squash_mean: bool = False,
         use_sde: bool = False,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        share_features_extractor: bool = False,
+        normalize_images: bool = True,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ):
+        for name, given, available, remedy in (
+            ("full_std", full_std, True, "leave it out"),
+            ("use_expln", use_expln, False, "leave it out"),
+            ("squash_output", squash_output, False, "squash_mean=True keeps the mean of the actions within their bounds"),
+            (
+                "share_features_extractor",
+                share_features_extractor,
+                False,
+                "actors see their agents' observations and critics the state, which have no features in common",
+            ),
+        ):
+            if given != available:
+                raise ValueError(f"{name}={given} is not available for the policies of a team: {remedy}.")
+        if features_extractor_kwargs and features_extractor_class is None:
+            raise ValueError(
+                f"features_extractor_kwargs={features_extractor_kwargs} without a features_extractor_class: give both."
+            )
         if optimizer_kwargs is None:
             # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam
             optimizer_kwargs = dict(eps=1e-5) if optimizer_class == th.optim.Adam else {}
-        super().__init__(observation_space, action_space, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs)
+        super().__init__(
+            observation_space,
+            action_space,
+            FlattenExtractor if features_extractor_class is None else features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        self.has_features_extractor = features_extractor_class is not None
         self.joint_spaces = JointSpaces.from_spaces(observation_space, action_space)
         if squash_mean and self.joint_spaces.discrete:
             raise ValueError(
@@ -109,6 +156,14 @@ class CooperativeActorCriticPolicy(BasePolicy):
         :raises ValueError: If ``net_arch`` names a network that does not exist
         """
         names = ("pi", "vf", "qf")
+        if isinstance(net_arch, list) and len(net_arch) > 0 and isinstance(net_arch[0], dict):
+            # As in Stable-Baselines3
+            warnings.warn(
+                "As shared layers in the mlp_extractor are removed since SB3 v1.8.0, you should now pass directly a dictionary and "
+                "not a list (net_arch=dict(pi=..., vf=...) instead of net_arch=[dict(pi=..., vf=...)])",
+                stacklevel=2,
+            )
+            net_arch = net_arch[0]
         if isinstance(net_arch, dict):
             unknown = sorted(set(net_arch) - set(names))
             if unknown:
@@ -128,15 +183,14 @@ class CooperativeActorCriticPolicy(BasePolicy):
         self.register_buffer("dimensions", th.as_tensor(joint.action_mask), persistent=False)
         if not joint.discrete:
             assert isinstance(self.action_space, spaces.Box)
-            self.register_buffer("action_low", th.as_tensor(self.action_space.low), persistent=False)
-            self.register_buffer(
-                "action_range", th.as_tensor(self.action_space.high - self.action_space.low), persistent=False
-            )
+            low, high = (th.as_tensor(bound, dtype=th.float32) for bound in (self.action_space.low, self.action_space.high))
+            self.register_buffer("action_low", low, persistent=False)
+            self.register_buffer("action_range", high - low, persistent=False)
         self._build_actor()
         self._build_value_critic()
         if self.ortho_init:
             for name, module in self.named_modules():
-                if name.endswith("latent_net"):
+                if name.endswith(("latent_net", "features_extractors")):
                     init_orthogonal(module, 2**0.5)
                 elif name.endswith("output_net"):
                     init_orthogonal(module, self.output_gain if name.startswith("actor") else 1.0)
@@ -159,9 +213,24 @@ class CooperativeActorCriticPolicy(BasePolicy):
             self.activation_fn,
             self.share_parameters,
             self.normalize_features,
+            self._features_extractor_maker(),
         )
         if not joint.discrete:
             self.log_std = self._initial_log_std(1 if self.share_parameters else joint.n_agents)
+
+    def _features_extractor_maker(self) -> Callable[[], BaseFeaturesExtractor] | None:
+        """
+        :return: What makes a features extractor for one agent's observation, within bounds that hold for all agents; None if
+            there is to be none
+        """
+        if not self.has_features_extractor:
+            return None
+        space = self.observation_space
+        if isinstance(space, spaces.Dict):
+            space = space["observation"]
+        assert isinstance(space, spaces.Box)
+        own = spaces.Box(space.low.min(axis=0), space.high.max(axis=0), dtype=np.float32)
+        return partial(self.features_extractor_class, own, **self.features_extractor_kwargs)
 
     def _initial_log_std(self, n_members: int) -> nn.Parameter:
         latent_shape = (self.actor.latent_dim,) if self.use_sde else ()
@@ -187,6 +256,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
             share_parameters=self.share_parameters,
             squash_mean=self.squash_mean,
             use_sde=self.use_sde,
+            features_extractor_class=self.features_extractor_class if self.has_features_extractor else None,
+            features_extractor_kwargs=self.features_extractor_kwargs,
+            normalize_images=self.normalize_images,
             optimizer_class=self.optimizer_class,
             optimizer_kwargs=self.optimizer_kwargs,
         )
@@ -214,12 +286,19 @@ class CooperativeActorCriticPolicy(BasePolicy):
         state = parts.get("state", observation.flatten(start_dim=1))
         return JointObservation(observation, state, parts.get("action_mask"), parts.get("agent_mask"))
 
-    def actor_parameters(self) -> list[list[nn.Parameter]]:
+    def actor_stacks(self) -> list[StackParameters]:
         """
-        :return: The parameters of the actors, one list for each stack of them; the first axis of each parameter is that
-            of the stack's members
+        :return: The parameters of the actors, for each stack of them
         """
-        return [list(self.optimizer.param_groups[0]["params"])]
+        assert isinstance(self.actor, AgentNetwork)
+        stack = self.actor.stack_parameters()
+        return [stack if self.joint_spaces.discrete else stack._replace(stacked=[*stack.stacked, self.log_std])]
+
+    def value_critic_stacks(self) -> list[StackParameters]:
+        """
+        :return: The parameters of the value function, or of the agents' value functions
+        """
+        return [StackParameters([], [list(self.value_critic.parameters())])]
 
     def distribution(self, observation: JointObservation, agents: slice = ALL_AGENTS) -> JointDistribution:
         """
@@ -303,7 +382,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         if self.joint_spaces.discrete:
             return actions.long()
-        return actions.reshape(-1, self.joint_spaces.n_agents, self.joint_spaces.action_dim)
+        # The rollout buffer keeps the type of the action space, which may be float64
+        return actions.float().reshape(-1, self.joint_spaces.n_agents, self.joint_spaces.action_dim)
 
     def action_features(self, actions: th.Tensor) -> th.Tensor:
         """
@@ -377,7 +457,11 @@ class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
             self.activation_fn,
             self.share_parameters,
             self.normalize_features,
+            self._features_extractor_maker(),
         )
+
+    def value_critic_stacks(self) -> list[StackParameters]:
+        return [self.value_critic.stack_parameters()]
 
     def values(self, observation: JointObservation) -> th.Tensor:
         """
@@ -402,7 +486,13 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
             return
         joint = self.joint_spaces
         self.actor = SeparateAgentNetworks(
-            joint.n_agents, joint.obs_dim, joint.action_dim, self.net_arch["pi"], self.activation_fn, self.normalize_features
+            joint.n_agents,
+            joint.obs_dim,
+            joint.action_dim,
+            self.net_arch["pi"],
+            self.activation_fn,
+            normalize_features=self.normalize_features,
+            make_features_extractor=self._features_extractor_maker(),
         )
         if not joint.discrete:
             self.log_stds = nn.ParameterList(self._initial_log_std(1) for _ in range(joint.n_agents))
@@ -418,12 +508,11 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
         # Only those that are asked for: the others must get no gradient, not a gradient of zero
         return th.cat(list(self.log_stds[agents]))
 
-    def actor_parameters(self) -> list[list[nn.Parameter]]:
+    def actor_stacks(self) -> list[StackParameters]:
         if self.share_parameters:
-            return super().actor_parameters()
+            return super().actor_stacks()
         assert isinstance(self.actor, SeparateAgentNetworks)
-        parameters = [list(network.parameters()) for network in self.actor.networks]
+        own = [list(network.parameters()) for network in self.actor.networks]
         if not self.joint_spaces.discrete:
-            for own, log_std in zip(parameters, self.log_stds, strict=True):
-                own.append(log_std)
-        return parameters
+            own = [[*parameters, log_std] for parameters, log_std in zip(own, self.log_stds, strict=True)]
+        return [StackParameters([], own)]

@@ -70,10 +70,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.q_lr_schedule = self.lr_schedule if self.q_learning_rate is None else FloatSchedule(self.q_learning_rate)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "q_lr_schedule"]
+        if self.q_learning_rate is not None:
+            self.q_learning_rate = FloatSchedule(self.q_learning_rate)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "policy.q_optimizer"], []
@@ -113,7 +111,7 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
         policy = self.policy
         rollout = self._rollout()
-        learning_rate = self.q_lr_schedule(self._current_progress_remaining)
+        learning_rate = self._scheduled(self.lr_schedule if self.q_learning_rate is None else self.q_learning_rate)
         update_learning_rate(policy.q_optimizer, learning_rate)
         parameters = list(policy.q_critic.parameters())
 
