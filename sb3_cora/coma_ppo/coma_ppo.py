@@ -7,6 +7,7 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_cora.coma_ppo.policies import MlpPolicy, MultiInputPolicy
 from sb3_cora.common.buffers import JointRolloutBuffer
+from sb3_cora.common.diagnostics import relative_spread
 from sb3_cora.common.distributions import JointCategorical
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
@@ -193,4 +194,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
             counterfactuals = coalition_values(q_function, rollout.actions, th.stack(draws), others)
         values = policy.q_critic(state, rollout.actions).amin(dim=0)
         credits = values[:, None] - counterfactuals
+        agent_mask = rollout.observation.agent_mask
+        players = th.ones_like(credits) if agent_mask is None else agent_mask
+        self.logger.record("credit/spread", relative_spread(credits, rollout.advantages, players))
         return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)

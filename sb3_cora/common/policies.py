@@ -159,8 +159,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
         if isinstance(net_arch, list) and len(net_arch) > 0 and isinstance(net_arch[0], dict):
             # As in Stable-Baselines3
             warnings.warn(
-                "As shared layers in the mlp_extractor are removed since SB3 v1.8.0, you should now pass directly a dictionary and "
-                "not a list (net_arch=dict(pi=..., vf=...) instead of net_arch=[dict(pi=..., vf=...)])",
+                "As shared layers in the mlp_extractor are removed since SB3 v1.8.0, you should now pass directly a "
+                "dictionary and not a list (net_arch=dict(pi=..., vf=...) instead of net_arch=[dict(pi=..., vf=...)])",
                 stacklevel=2,
             )
             net_arch = net_arch[0]

@@ -7,6 +7,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
+from sb3_cora.common.diagnostics import explained_variance_within_states
 from sb3_cora.common.losses import regression_errors
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
@@ -107,6 +108,16 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         # What a dead agent's network says is not executed: to the Q-critics it would be noise
         return features if observation.agent_mask is None else features * observation.agent_mask[:, :, None]
 
+    @th.no_grad()
+    def _q_explained_variance(self, rollout: RolloutTensors) -> float:
+        """
+        :param rollout: The rollout, which the Q-critics have not been trained on
+        :return: How much of what actions do to the targets the Q-critics explain, see ``explained_variance_within_states``
+        """
+        state = rollout.observation.state
+        estimates = self.policy.q_critic(state, rollout.actions).amin(dim=0)
+        return explained_variance_within_states(state, estimates - rollout.values, rollout.q_targets - rollout.values)
+
     def _update_critics(self) -> None:
         """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
         policy = self.policy
@@ -114,6 +125,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         learning_rate = self._scheduled(self.lr_schedule if self.q_learning_rate is None else self.q_learning_rate)
         update_learning_rate(policy.q_optimizer, learning_rate)
         parameters = list(policy.q_critic.parameters())
+        # Before they are trained on the rollout: in sample, critics explain the noise as well
+        self.logger.record("train/q_explained_variance", self._q_explained_variance(rollout))
 
         if self.normalize_values:
             policy.q_critic.normalizer.update(rollout.q_targets[:, None])

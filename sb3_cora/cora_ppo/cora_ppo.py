@@ -7,6 +7,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_cora.common.buffers import JointRolloutBuffer
+from sb3_cora.common.diagnostics import relative_spread
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 from sb3_cora.common.type_aliases import JointEnvLike
@@ -269,13 +270,6 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
             raise ValueError(f"n_baseline_samples must be at least 1, got {self.n_baseline_samples}.")
         if not self.variance_weight >= 0:
             raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
-        if self.env is not None:
-            self._check_coalitions()
-
-    def _check_coalitions(self) -> None:
-        """
-        :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
-        """
         # Drawn here only to fail at once, and from a generator that nothing else uses
         self._coalitions(th.Generator())
 
@@ -358,8 +352,6 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         credits = allocated.credits
 
         self.logger.record("credit/epsilon", allocated.epsilon.mean().item())
-        deviation = (credits - credits.sum(dim=1, keepdim=True) / n_players) * players
-        self.logger.record("credit/spread", (deviation.square().sum(dim=1) / n_players[:, 0]).sqrt().mean().item())
         violation = largest_excess(credits, game_values, masks).clamp(min=0.0)
         self.logger.record("credit/core_violation", violation.mean().item())
         self.logger.record("credit/solver_residual", allocated.gap.max().item())
@@ -367,6 +359,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
         if self.credit in EFFICIENT_CONCEPTS:
             credits = credits * n_players
+        self.logger.record("credit/spread", relative_spread(credits, grand_value, players))
         return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)
 
     def _baseline_actions(self, observation: JointObservation) -> th.Tensor:
