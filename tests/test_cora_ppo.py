@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_cora import CORAPPO, MAPPO
 from sb3_cora.credit import CONCEPTS, EFFICIENT_CONCEPTS, SAMPLINGS, SOLVERS
@@ -85,7 +86,8 @@ def test_every_setting_trains(name: str, value: Any) -> None:
     size = {"n_steps": 4, "batch_size": 4} if value == "cvxpylayers" else {}
     for discrete in (False, True):
         model = train(discrete, 8 if size else 32, **{name: value}, **size)
-        assert getattr(model, name) == value
+        kept = getattr(model, name)
+        assert (kept(1.0) if isinstance(kept, FloatSchedule) else kept) == value
         assert np.isfinite(model.credits).all() and model.credits.shape == (*model.advantages.shape, 3)
 
 
