@@ -357,10 +357,12 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             clip_range_vf = self.clip_range_vf_schedule(self._current_progress_remaining)
         buffer = self.rollout_buffer
         # Flattened by the first minibatch, hence taken before
-        explained_var = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        counted = buffer.counted
+        explained_var = explained_variance(buffer.values[counted], buffer.returns[counted]) if counted.any() else np.nan
         if self.normalize_values:
-            returns = buffer.returns.reshape(buffer.returns.shape[0] * buffer.n_envs, -1)
-            self.policy.value_critic.normalizer.update(th.as_tensor(returns, device=self.device))
+            shape = (buffer.returns.shape[0] * buffer.n_envs, -1)
+            returns = th.as_tensor(buffer.returns.reshape(shape), device=self.device)
+            self.policy.value_critic.normalizer.update(returns, th.as_tensor(counted.reshape(shape), device=self.device))
 
         metrics: defaultdict[str, list[float]] = defaultdict(list)
         for turn in self._turns():
