@@ -162,9 +162,18 @@ def test_masked_actions_are_never_taken_and_carry_no_gradient() -> None:
     assert logits.grad[:, 0, 0].any()
 
 
-def test_agent_without_any_action_gives_finite_numbers() -> None:
-    joint = JointCategorical(th.zeros(1, 2, 3), th.tensor([[True] * 3, [False] * 3]))
-    assert th.isfinite(joint.log_prob(joint.sample())).all() and th.isfinite(joint.entropy()).all()
+def test_agent_without_any_allowed_action_takes_one_that_it_has() -> None:
+    logits = th.randn(4000, 2, 3, requires_grad=True)
+    dimensions = th.tensor([[True, True, True], [True, True, False]])
+    joint = JointCategorical(logits, dimensions, th.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).expand(4000, 2, 3))
+    actions = joint.sample()
+    assert set(actions[:, 0].tolist()) == {0, 2} and set(actions[:, 1].tolist()) == {0, 1}
+    np.testing.assert_allclose(joint.probabilities().detach()[:, 1], [[0.5, 0.5, 0.0]] * 4000)
+    assert set(joint.sample_n(3)[:, :, 1].flatten().tolist()) == {0, 1}
+    assert (joint.mode()[:, 1] < 2).all()
+    assert th.isfinite(joint.log_prob(actions)).all() and th.isfinite(joint.entropy()).all()
+    (joint.log_prob(actions).sum() + joint.entropy().sum()).backward()
+    assert th.isfinite(logits.grad).all() and not logits.grad[:, 1].any()
 
 
 @pytest.mark.parametrize("net_arch", [[16], [16, 8]])

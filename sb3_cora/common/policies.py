@@ -236,9 +236,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
             return JointStateDependentGaussian(outputs, self.agent_log_std(agents), dimensions, latent, noise_weights)
         if not self.joint_spaces.discrete:
             return JointDiagGaussian(outputs, self.agent_log_std(agents), dimensions)
-        if observation.action_mask is not None:
-            dimensions = dimensions & (observation.action_mask[:, agents] > 0.5)
-        return JointCategorical(outputs, dimensions)
+        action_mask = None if observation.action_mask is None else observation.action_mask[:, agents]
+        return JointCategorical(outputs, dimensions, action_mask)
 
     def agent_log_std(self, agents: slice) -> th.Tensor:
         """
