@@ -14,7 +14,7 @@ from torch import nn
 from sb3_cora.common.critics import QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointStateDependentGaussian
 from sb3_cora.common.networks import AgentNetwork, StackedLinear, create_stacked_mlp, init_orthogonal
-from sb3_cora.common.policies import CooperativeActorCriticPolicy
+from sb3_cora.common.policies import CooperativeActorCriticPolicy, SequentialActorCriticPolicy
 from sb3_cora.credit import all_coalitions, coalition_values
 
 
@@ -101,6 +101,30 @@ def test_state_dependent_exploration_equals_sb3_for_each_agent() -> None:
         th.testing.assert_close(actions[:, agent], single.sample())
         th.testing.assert_close(joint.log_prob(actions)[:, agent], single.log_prob(actions[:, agent]))
         th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
+
+
+@pytest.mark.parametrize("policy_class", [CooperativeActorCriticPolicy, SequentialActorCriticPolicy])
+def test_exploration_noise_follows_the_networks(policy_class: type[CooperativeActorCriticPolicy]) -> None:
+    def make_policy(n_envs: int) -> CooperativeActorCriticPolicy:
+        policy = policy_class(spaces.Box(-1, 1, (3, 4)), spaces.Box(-1, 1, (3, 2)), lambda _: 1e-3, use_sde=True)
+        policy.reset_noise(n_envs)
+        return policy
+
+    policy = make_policy(5)
+    drawn = policy.noise_weights.clone()
+    assert policy.to(th.float64).noise_weights.dtype == th.float64
+    th.testing.assert_close(policy.noise_weights, drawn.double())
+    # Models hold no noise, so whoever loads one may have another number of environments
+    other = make_policy(2)
+    drawn = other.noise_weights.clone()
+    other.load_state_dict(policy.state_dict())
+    assert th.equal(other.noise_weights, drawn) and not any("noise" in name for name in policy.state_dict())
+    # Drawn before the move, as in the constructor of an algorithm; "meta" stands for any device but the CPU
+    other.to("meta")
+    actions, _, _ = other(th.zeros(2, 3, 4, device="meta"))
+    assert actions.device.type == other.noise_weights.device.type == "meta"
+    other.reset_noise(7)
+    assert other.noise_weights.device.type == "meta" and len(other.noise_weights) == 7
 
 
 def test_squashed_means_stay_within_the_bounds_and_padding_at_zero() -> None:

@@ -141,6 +141,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
                 elif name.endswith("output_net"):
                     init_orthogonal(module, self.output_gain if name.startswith("actor") else 1.0)
         if self.use_sde:
+            # A buffer, so that it follows the networks to another device; drawn anew rather than saved
+            self.register_buffer("noise_weights", None, persistent=False)
             self.reset_noise()
         # Two groups, which may have different learning rates
         critic_parameters = list(self.value_critic.parameters())
