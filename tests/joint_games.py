@@ -169,6 +169,20 @@ class MaskedTeam(NoisyTeam):
         return super().step(action * self.alive)
 
 
+class BoxMasks(gym.ObservationWrapper):
+    """``MaskedTeam`` whose masks are Boxes, which Stable-Baselines3's wrappers take for numbers like any other."""
+
+    def __init__(self) -> None:
+        super().__init__(MaskedTeam())
+        assert isinstance(self.env.observation_space, spaces.Dict)
+        parts = self.env.observation_space.spaces
+        masks = {key: spaces.Box(0.0, 1.0, parts[key].shape) for key in ("action_mask", "agent_mask")}
+        self.observation_space = spaces.Dict({**parts, **masks})
+
+    def observation(self, observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {key: part.astype(np.float32) for key, part in observation.items()}
+
+
 class Faulty(gym.Wrapper):
     """
     An environment in which something is not finite once, at a given step counted over all episodes.

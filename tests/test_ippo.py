@@ -12,10 +12,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_cora import IPPO
+from sb3_cora import IPPO, MAPPO
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from tests.algorithms import make_tiny
-from tests.joint_games import NoisyTeam
+from tests.joint_games import MaskedTeam, NoisyTeam
 
 N_AGENTS = 3
 
@@ -147,3 +148,110 @@ def test_agents_that_share_a_critic() -> None:
     assert model.policy.value_critic.output_net.weight.shape == (1, 64, 1)
     model.learn(32)
     assert model.policy.value_critic.normalizer.mean.shape == (N_AGENTS,)
+
+
+GAMMA, WORTH = 0.9, 2.0
+
+
+class Mortal(gym.Env):
+    """
+    Five steps to a time limit: agent 0 dies after the second, agent 1 lives on, agent 2 is dead in the second and third.
+
+    The living are paid so that their returns are ``WORTH`` from wherever they are, their death being an end and the time
+    limit none; the dead are paid 100.
+
+    :param own_rewards: Whether the agents have rewards of their own; the team's is their sum
+    """
+
+    alive = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]], dtype=np.int8)
+    observation_space = spaces.Dict(observation=spaces.Box(0.0, 5.0, (3, 1)), agent_mask=spaces.MultiBinary(3))
+    action_space = spaces.Box(-1.0, 1.0, (3, 1))
+
+    def __init__(self, own_rewards: bool = True):
+        self.own_rewards = own_rewards
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        return {"observation": np.full((3, 1), self.time, np.float32), "agent_mask": self.alive[self.time]}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return self._observation(), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        now, then = self.alive[self.time : self.time + 2]
+        self.time += 1
+        rewards = np.where(now, np.where(then, (1 - GAMMA) * WORTH, WORTH), 100.0)
+        info = {"agent_rewards": rewards} if self.own_rewards else {}
+        return self._observation(), float(rewards.sum()), False, self.time == 5, info
+
+
+def collected(own_rewards: bool, gae_lambda: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Who was alive in a rollout ``(16, 2, 3)``, and the rest of it, with values of ``WORTH`` for all the living."""
+    env = make_vec_env(Mortal, 2, env_kwargs={"own_rewards": own_rewards})
+    model = make_tiny(IPPO, env, gamma=GAMMA, gae_lambda=gae_lambda)
+    with th.no_grad():
+        model.policy.value_critic.output_net.weight.zero_()
+        model.policy.value_critic.output_net.bias.fill_(WORTH)
+    told: dict[str, np.ndarray] = {}
+
+    def kept() -> np.ndarray:
+        buffer = model.rollout_buffer
+        told.update({name: getattr(buffer, name).copy() for name in ("rewards", "returns", "advantages", "td0_targets")})
+        told["alive"] = buffer.observations["agent_mask"] > 0.5
+        return buffer.advantages
+
+    model._allocate_credits = kept
+    model.learn(32)
+    return told["alive"], told
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
+def test_an_agents_future_ends_with_its_death(gae_lambda: float) -> None:
+    alive, told = collected(own_rewards=True, gae_lambda=gae_lambda)
+    assert alive.any(axis=(0, 1)).all() and not alive.all()
+    # Rewards and values agree, so that no way of weighing one against the other makes a difference
+    for name in ("returns", "td0_targets"):
+        np.testing.assert_allclose(told[name][alive], WORTH, rtol=1e-5)
+    np.testing.assert_allclose(told["advantages"][alive], 0.0, atol=1e-5)
+    assert not told["rewards"][~alive].any()
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 1.0])
+def test_the_dead_have_no_part_in_the_teams_reward(gae_lambda: float) -> None:
+    alive, told = collected(own_rewards=False, gae_lambda=gae_lambda)
+    assert not told["rewards"][~alive].any()
+    # Agent 0 in the second step of each episode: what the team gets for the step, and nothing thereafter
+    last = np.arange(16) % 5 == 1
+    np.testing.assert_allclose(told["returns"][last, :, 0], (1 - GAMMA) * WORTH + WORTH + 100.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dead", [(), (1,), (0, 1, 2)], ids=["one dies", "and one is dead throughout", "nobody lives"])
+def test_statistics_are_those_of_the_living(dead: tuple[int, ...]) -> None:
+    env = make_vec_env(MaskedTeam, 2, seed=0, env_kwargs={"dead": dead})
+    model = make_tiny(IPPO, env, normalize_values=True)
+    returns, alive = [], []
+    for _ in range(2):
+        model.learn(32, reset_num_timesteps=False)
+        returns.append(model.rollout_buffer.returns)
+        alive.append(model.rollout_buffer.observations["agent_mask"] > 0.5)
+    normalizer = model.policy.value_critic.normalizer
+    for agent in range(3):
+        own = np.concatenate(returns)[np.concatenate(alive)[:, agent], agent]
+        assert len(own) == (0 if agent in dead else 64) or (agent == 0 and 0 < len(own) < 64)
+        np.testing.assert_allclose(normalizer.mean[agent], own.mean() if len(own) else 0.0, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(normalizer.std[agent], own.std() if len(own) else 1.0, rtol=1e-4)
+        assert normalizer.count[agent] == len(own)
+    last = model.rollout_buffer
+    errors = last.returns[alive[-1]] - last.values[alive[-1]]
+    explained = 1 - errors.var() / last.returns[alive[-1]].var() if len(errors) else np.nan
+    np.testing.assert_allclose(model.logger.name_to_value["train/explained_variance"], explained, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [IPPO, MAPPO])
+def test_statistics_with_one_count_for_all_values_are_loaded(algorithm: type[CooperativeOnPolicyAlgorithm]) -> None:
+    policy = make_tiny(algorithm, make_vec_env(Independent)).policy
+    state = {**policy.state_dict(), "value_critic.normalizer.count": th.tensor(7.0)}
+    policy.load_state_dict(state)
+    assert (policy.value_critic.normalizer.count == 7.0).all()
+    assert state["value_critic.normalizer.count"].shape == ()

@@ -50,6 +50,21 @@ def test_masked_actions_are_never_taken(algorithm: Algorithm, share_parameters: 
             episodes += dones.sum()
 
 
+@over_algorithms
+def test_the_dead_without_any_action_stay_within_the_space(algorithm: Algorithm) -> None:
+    model = masked_model(algorithm, dead=(1,)).learn(64)
+    counts = model.action_space.nvec
+    # Agent 0 has 2 actions of the 4 that the networks know of, and is allowed none once it is dead
+    observations, actions = model.rollout_buffer.observations, model.rollout_buffer.actions
+    empty = ~observations["action_mask"].any(axis=-1)
+    assert empty.sum() >= 8
+    assert (actions < counts).all()
+    assert len(np.unique(actions[empty])) == 2
+    observation = {key: part[empty.any(axis=-1)].repeat(20, axis=0) for key, part in observations.items()}
+    for deterministic in (True, False):
+        assert (model.predict(observation, deterministic=deterministic)[0] < counts).all()
+
+
 @pytest.mark.parametrize("share_parameters", [False, True], ids=["separate actors", "one actor"])
 def test_no_gradient_reaches_what_is_masked(share_parameters: bool) -> None:
     model = masked_model(CORAPPO, share_parameters=share_parameters)

@@ -14,7 +14,7 @@ from torch import nn
 from sb3_cora.common.critics import QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointStateDependentGaussian
 from sb3_cora.common.networks import AgentNetwork, StackedLinear, create_stacked_mlp, init_orthogonal
-from sb3_cora.common.policies import CooperativeActorCriticPolicy
+from sb3_cora.common.policies import CooperativeActorCriticPolicy, SequentialActorCriticPolicy
 from sb3_cora.credit import all_coalitions, coalition_values
 
 
@@ -103,6 +103,30 @@ def test_state_dependent_exploration_equals_sb3_for_each_agent() -> None:
         th.testing.assert_close(joint.entropy()[:, agent], single.entropy())
 
 
+@pytest.mark.parametrize("policy_class", [CooperativeActorCriticPolicy, SequentialActorCriticPolicy])
+def test_exploration_noise_follows_the_networks(policy_class: type[CooperativeActorCriticPolicy]) -> None:
+    def make_policy(n_envs: int) -> CooperativeActorCriticPolicy:
+        policy = policy_class(spaces.Box(-1, 1, (3, 4)), spaces.Box(-1, 1, (3, 2)), lambda _: 1e-3, use_sde=True)
+        policy.reset_noise(n_envs)
+        return policy
+
+    policy = make_policy(5)
+    drawn = policy.noise_weights.clone()
+    assert policy.to(th.float64).noise_weights.dtype == th.float64
+    th.testing.assert_close(policy.noise_weights, drawn.double())
+    # Models hold no noise, so whoever loads one may have another number of environments
+    other = make_policy(2)
+    drawn = other.noise_weights.clone()
+    other.load_state_dict(policy.state_dict())
+    assert th.equal(other.noise_weights, drawn) and not any("noise" in name for name in policy.state_dict())
+    # Drawn before the move, as in the constructor of an algorithm; "meta" stands for any device but the CPU
+    other.to("meta")
+    actions, _, _ = other(th.zeros(2, 3, 4, device="meta"))
+    assert actions.device.type == other.noise_weights.device.type == "meta"
+    other.reset_noise(7)
+    assert other.noise_weights.device.type == "meta" and len(other.noise_weights) == 7
+
+
 def test_squashed_means_stay_within_the_bounds_and_padding_at_zero() -> None:
     low, high = np.array([[-2.0, -1.0], [0.0, 0.0]]), np.array([[2.0, 3.0], [1.0, 0.0]])
     action_space = spaces.Box(low.astype(np.float32), high.astype(np.float32))
@@ -162,9 +186,18 @@ def test_masked_actions_are_never_taken_and_carry_no_gradient() -> None:
     assert logits.grad[:, 0, 0].any()
 
 
-def test_agent_without_any_action_gives_finite_numbers() -> None:
-    joint = JointCategorical(th.zeros(1, 2, 3), th.tensor([[True] * 3, [False] * 3]))
-    assert th.isfinite(joint.log_prob(joint.sample())).all() and th.isfinite(joint.entropy()).all()
+def test_agent_without_any_allowed_action_takes_one_that_it_has() -> None:
+    logits = th.randn(4000, 2, 3, requires_grad=True)
+    dimensions = th.tensor([[True, True, True], [True, True, False]])
+    joint = JointCategorical(logits, dimensions, th.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]).expand(4000, 2, 3))
+    actions = joint.sample()
+    assert set(actions[:, 0].tolist()) == {0, 2} and set(actions[:, 1].tolist()) == {0, 1}
+    np.testing.assert_allclose(joint.probabilities().detach()[:, 1], [[0.5, 0.5, 0.0]] * 4000)
+    assert set(joint.sample_n(3)[:, :, 1].flatten().tolist()) == {0, 1}
+    assert (joint.mode()[:, 1] < 2).all()
+    assert th.isfinite(joint.log_prob(actions)).all() and th.isfinite(joint.entropy()).all()
+    (joint.log_prob(actions).sum() + joint.entropy().sum()).backward()
+    assert th.isfinite(logits.grad).all() and not logits.grad[:, 1].any()
 
 
 @pytest.mark.parametrize("net_arch", [[16], [16, 8]])

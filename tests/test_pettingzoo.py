@@ -17,7 +17,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
+from sb3_cora import CORAPPO, IPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.env_checker import check_joint_env
 from sb3_cora.common.env_util import as_joint_vec_env, registered_ids
 from sb3_cora.common.joint_env import JointSpaces, pad_observations
@@ -216,6 +216,112 @@ def test_the_episode_terminates_when_every_agent_has() -> None:
     observation, _ = env.reset()
     np.testing.assert_array_equal(observation["agent_mask"], 1)
     assert env.step(np.zeros(2, int))[2:4] == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("ends", "truncated", "valued"),
+    [
+        ([(2, False), (4, False)], True, [0, 1]),
+        ([(2, False), (4, True)], False, [0, 0]),
+        ([(2, True), (4, False)], True, [0, 1]),
+        ([(4, True), (4, False)], True, [0, 1]),
+        ([(4, False), (4, False)], True, [1, 1]),
+    ],
+    ids=["both truncated", "truncated and terminated", "terminated and truncated", "at once", "truncated at once"],
+)
+def test_only_who_is_cut_off_by_the_last_step_has_a_future(
+    ends: list[tuple[int, bool]], truncated: bool, valued: list[int]
+) -> None:
+    env = PettingZooEnv(Shift(ends, mask_in=""), team_reward="sum")
+    env.reset()
+    for _ in range(3):
+        assert env.step(np.zeros(2, int))[2:4] == (False, False)
+    observation, _, *flags, _ = env.step(np.zeros(2, int))
+    assert flags == [not truncated, truncated]
+    np.testing.assert_array_equal(observation["agent_mask"], valued)
+
+
+@pytest.mark.parametrize("algorithm", [IPPO, MAPPO])
+def test_a_team_that_has_ended_has_no_future(algorithm: Algorithm) -> None:
+    def bootstrapped(ends: list[tuple[int, bool]]) -> np.ndarray:
+        """What is added to the rewards of the steps of an episode, of the team or of each agent."""
+        model = make_tiny(algorithm, PettingZooEnv(Shift(ends, mask_in="")), gamma=0.9)
+        with th.no_grad():
+            model.policy.value_critic.output_net.weight.zero_()
+            model.policy.value_critic.output_net.bias.fill_(10.0)
+        model.learn(16)
+        rewards = model.rollout_buffer.rewards[:4, 0] if algorithm is IPPO else model.rollout_buffer.rewards[:4]
+        earned = np.array([[1, 2], [1, 2], [0, 2], [0, 2]])
+        return rewards - (earned if algorithm is IPPO else earned.mean(axis=1, keepdims=True))
+
+    assert not bootstrapped([(2, False), (4, True)]).any()
+    # Where the survivor is cut off, its value counts, and not that of who had left: 0.9 * 10
+    added = bootstrapped([(2, False), (4, False)])
+    assert not added[:3].any()
+    np.testing.assert_allclose(added[3], [0, 9] if algorithm is IPPO else 9, rtol=1e-5)
+
+
+class Told(Shift):
+    """``Shift`` whose workers are told whether all is done, and how much each has done."""
+
+    def _tell(self, agents: list[str]) -> tuple[dict, dict]:
+        observations, _ = super()._tell(agents)
+        told = {"is_success": self.time >= 3, "trace": np.arange(self.time)}
+        return observations, {agent: {**told, "done": self.time * self.possible_agents.index(agent)} for agent in agents}
+
+
+def told_env(**settings: Any) -> PettingZooEnv:
+    return PettingZooEnv(Told([(2, True), (3, True)], mask_in=""), **settings)
+
+
+@pytest.mark.parametrize("vec_env_cls", [DummyVecEnv, SubprocVecEnv])
+def test_infos_are_handed_on(vec_env_cls: Any, tmp_path: Path) -> None:
+    vec_env = make_vec_env(
+        told_env,
+        n_envs=2,
+        monitor_dir=str(tmp_path),
+        monitor_kwargs={"info_keywords": ("is_success",)},
+        env_kwargs={"team_info_keys": ["is_success", "never told"]},
+        vec_env_cls=vec_env_cls,
+    )
+    vec_env.reset()
+    assert [info["agent_infos"]["worker_1"]["done"] for info in vec_env.reset_infos] == [0, 0]
+    for step in range(1, 4):
+        _, _, dones, infos = vec_env.step(np.zeros((2, 2), int))
+        for info in infos:
+            assert info["is_success"] == (step == 3) and "done" not in info
+            assert info["agent_rewards"].tolist() == ([1, 2] if step < 3 else [0, 2])
+            # Who has left is told nothing
+            assert {agent: own["done"] for agent, own in info["agent_infos"].items()} == (
+                {"worker_0": 0, "worker_1": step} if step < 3 else {"worker_1": 3}
+            )
+            np.testing.assert_array_equal(info["agent_infos"]["worker_1"]["trace"], np.arange(step))
+    assert dones.all() and all(info["episode"]["is_success"] for info in infos)
+    vec_env.close()
+
+
+def test_successes_are_counted() -> None:
+    model = make_tiny(MAPPO, told_env(team_info_keys="is_success")).learn(16)
+    # Of what the log's rollout/success_rate is the mean
+    assert list(model.ep_success_buffer) == [True] * 5
+
+
+def test_infos_are_copies() -> None:
+    env = told_env()
+    shared: dict[str, Any] = {"step": 0}
+    env.parallel_env._tell = lambda agents: (Shift._tell(env.parallel_env, agents)[0], dict.fromkeys(agents, shared))
+    _, info = env.reset()
+    shared["step"] = 1
+    assert info == {"agent_infos": {"worker_0": {"step": 0}, "worker_1": {"step": 0}}}
+
+
+def test_what_is_not_the_teams_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"team_info_keys='episode' names \['episode'\], which the info has anyway"):
+        told_env(team_info_keys="episode")
+    env = told_env(team_info_keys=["trace", "done"])
+    env.reset()
+    with pytest.raises(ValueError, match=r"names 'done', .* differ: \{'worker_0': 0, 'worker_1': 1\}.*agent_infos"):
+        env.step(np.zeros(2, int))
 
 
 def test_a_time_limit_reaches_sb3() -> None:
@@ -660,15 +766,16 @@ SETTINGS = {
             "team_reward": "sum",
             "suite_wrappers": [{"supersuit.dtype_v0": {"dtype": "float32"}}, {"supersuit.frame_stack_v1": {"stack_size": 3}}],
         },
-        "normalize": {"norm_obs_keys": ["observation", "state"]},
+        "normalize": True,
     },
     "pettingzoo": {
-        "env_kwargs": {"env": KNIGHTS, "max_cycles": 6, "use_state": False, "suite_wrappers": "supersuit.flatten_v0"}
+        "env_kwargs": {"env": KNIGHTS, "max_cycles": 6, "use_state": False, "suite_wrappers": "supersuit.flatten_v0"},
+        "frame_stack": 2,
     },
 }
 
 
-@pytest.mark.parametrize(("env_id", "observed"), [("mpe2/simple_spread", (3, 54)), ("pettingzoo", (4, 135))])
+@pytest.mark.parametrize(("env_id", "observed"), [("mpe2/simple_spread", (3, 54)), ("pettingzoo", (4, 270))])
 def test_the_zoo_reads_suite_and_wrappers_from_its_settings(env_id: str, observed: tuple[int, int], tmp_path: Path) -> None:
     settings = {env_id: {**SETTINGS["default"], **SETTINGS[env_id]}}
     (tmp_path / "settings.yml").write_text(yaml.safe_dump(settings))

@@ -8,10 +8,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecNormalize, sync_envs_normalization
 
+from sb3_cora import CORAPPO
 from sb3_cora.common.vec_normalize import JointVecNormalize
-from tests.joint_games import MaskedTeam, NoisyTeam
+from tests.algorithms import make_tiny
+from tests.joint_games import BoxMasks, MaskedTeam, NoisyTeam
 
 N_AGENTS, OBS_DIM = 2, 3
 
@@ -118,3 +123,69 @@ def test_without_rewards_of_their_own_or_without_normalization() -> None:
     unnormalized = make_env(norm_reward=False, norm_obs=False)
     _, rewards = played(unnormalized, 200)
     assert rewards[:, :, 1].std() == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize("share_statistics", [False, True])
+def test_evaluation_gets_the_statistics_of_the_agents(share_statistics: bool) -> None:
+    env, evaluation_env = make_env(share_statistics=share_statistics), make_env(share_statistics=share_statistics)
+    played(env, 250)
+    sync_envs_normalization(env, evaluation_env)
+    copied = pickle.dumps(evaluation_env.agent_ret_rms)
+    assert copied == pickle.dumps(env.agent_ret_rms) and (env.agent_ret_rms.var != 1.0).all()
+    np.testing.assert_array_equal(evaluation_env.ret_rms.var, env.ret_rms.var)
+    # What is learnt afterwards is not shared
+    played(env, 250)
+    assert pickle.dumps(evaluation_env.agent_ret_rms) == copied != pickle.dumps(env.agent_ret_rms)
+
+
+def test_statistics_saved_beside_the_teams() -> None:
+    env = make_env()
+    played(env, 250)
+    state = env.__getstate__()
+    team, agents = RunningMeanStd(), state["ret_rms"].agents
+    state |= {"ret_rms": team, "agent_ret_rms": agents}
+    loaded = JointVecNormalize.__new__(JointVecNormalize)
+    loaded.__setstate__(state)
+    assert loaded.ret_rms is team and loaded.agent_ret_rms is agents
+
+
+def box_masks(n_envs: int = 2) -> VecNormalize:
+    """Stable-Baselines3's normalization, which takes masks for observations."""
+    return VecNormalize(make_vec_env(BoxMasks, n_envs, seed=0))
+
+
+def assert_masks(model: Any) -> None:
+    """Train, in an environment that raises on actions that are not allowed."""
+    model.learn(64)
+    observations = model.rollout_buffer.observations
+    assert set(np.unique(observations["action_mask"])) == set(np.unique(observations["agent_mask"])) == {0, 1}
+    normalize = model.get_vec_normalize_env()
+    normalized = normalize.normalize_obs(normalize.old_obs)
+    for key, original in normalize.old_obs.items():
+        assert np.array_equal(normalized[key], original) == key.endswith("mask")
+
+
+def test_sb3s_normalization_leaves_masks_alone(tmp_path: Path) -> None:
+    model = make_tiny(CORAPPO, box_masks())
+    assert_masks(model)
+    model.set_env(VecCheckNan(box_masks()))
+    assert_masks(model)
+    model.save(tmp_path / "model")
+    model.get_vec_normalize_env().save(str(tmp_path / "statistics.pkl"))
+    assert_masks(CORAPPO.load(tmp_path / "model", env=box_masks(3), device="cpu"))
+    loaded = VecNormalize.load(str(tmp_path / "statistics.pkl"), make_vec_env(BoxMasks, 2))
+    observation = loaded.reset()
+    assert set(np.unique(observation["action_mask"])) == {0, 1}
+
+
+def test_sb3s_normalization_leaves_masks_alone_in_evaluation() -> None:
+    evaluation_env = box_masks(1)
+    evaluation = EvalCallback(evaluation_env, n_eval_episodes=5, eval_freq=8, deterministic=False, verbose=0)
+    make_tiny(CORAPPO, box_masks()).learn(32, callback=evaluation)
+    assert evaluation.best_mean_reward > -np.inf
+    assert set(np.unique(evaluation_env.normalize_obs(evaluation_env.old_obs)["action_mask"])) == {0, 1}
+
+
+def test_masks_that_are_named_are_left_alone() -> None:
+    env = JointVecNormalize(DummyVecEnv([BoxMasks]), norm_obs_keys=["observation", "agent_mask"])
+    np.testing.assert_array_equal(env.reset()["agent_mask"], 1)

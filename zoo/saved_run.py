@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import rl_zoo3.utils
 import torch as th
 import yaml
 from huggingface_sb3 import EnvironmentName
@@ -18,6 +19,7 @@ import sb3_cora.envs  # noqa: F401  registers the environments
 from batch_env import batch_env_constructor
 from evaluation import BEST_STATISTICS, set_statistics
 from sb3_cora.common.env_util import is_batched
+from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 
 
 def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
@@ -85,6 +87,8 @@ def _make_env(args: argparse.Namespace, settings_path: Path, more_env_kwargs: di
         env_kwargs.update(training_args["env_kwargs"] or {})
     env_kwargs.update(args.env_kwargs or {})
     env_kwargs.update(more_env_kwargs)
+    # As in training
+    rl_zoo3.utils.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
     return create_test_env(
         env_id,
         n_envs=args.n_envs,

@@ -18,6 +18,7 @@ import algos  # noqa: F401  registers the algorithms
 import hyperparams_opt  # noqa: F401  registers the samplers
 import sb3_cora.envs  # noqa: F401  registers the environments
 from exp_manager import JointExperimentManager
+from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.common.vec_normalize import JointVecNormalize
 
 DEFAULTS = (
@@ -35,6 +36,8 @@ def main() -> None:
     rl_zoo3.train.ExperimentManager = JointExperimentManager  # type: ignore[misc]
     # Statistics shared among agents, and rewards of the agents' own: `normalize: {share_statistics: true}`
     rl_zoo3.exp_manager.VecNormalize = JointVecNormalize  # type: ignore[misc]
+    # `frame_stack: 4` over observations with masks
+    rl_zoo3.exp_manager.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
     # In front of the user's flags, which therefore win
     sys.argv[1:1] = DEFAULTS
     rl_zoo3.train.train()

@@ -54,6 +54,11 @@ class JointRolloutBuffer(RolloutBuffer):
         """Number of agents, read off the spaces."""
         return JointSpaces.from_spaces(self.observation_space, self.action_space).n_agents
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Which of the returns count in statistics, boolean and of their shape: the team's all do."""
+        return np.ones(self.returns.shape, dtype=bool)
+
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         super().compute_returns_and_advantage(last_values, dones)
         next_values = np.concatenate((self.values[1:], last_values.cpu().numpy().reshape(1, -1)))
@@ -116,6 +121,9 @@ class AgentRolloutBuffer(JointRolloutBuffer):
     """
     Rewards, values, returns and advantages are the agents' own, ``(n_steps, n_envs, n_agents)``. While a rollout is
     collected and its returns are computed, each agent stands as an environment of its own.
+
+    An agent's episode ends with its death: no later reward is its own, whether the environment goes on paying it or brings
+    it back. It acts and earns as long as it is alive in the observation it acts on.
     """
 
     REWARD_ARRAYS = ("rewards", "values", "returns", "advantages", "td0_targets")
@@ -134,7 +142,20 @@ class AgentRolloutBuffer(JointRolloutBuffer):
         value: th.Tensor,
         log_prob: th.Tensor,
     ) -> None:
-        super().add(obs, action, reward.flatten(), np.repeat(episode_start, self.n_agents), value, log_prob)
+        episode_starts = np.repeat(episode_start, self.n_agents)
+        if isinstance(obs, dict) and "agent_mask" in obs:
+            alive = obs["agent_mask"] > 0.5
+            reward = reward * alive
+            # What follows an observation in which an agent is dead is not counted before it, whatever lambda is
+            episode_starts = np.where(alive.flatten(), episode_starts, 1.0)
+        super().add(obs, action, reward.flatten(), episode_starts, value, log_prob)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which of the returns count in statistics, boolean and of their shape: those of the living."""
+        if isinstance(self.observations, dict) and "agent_mask" in self.observations:
+            return self.observations["agent_mask"] > 0.5
+        return super().counted
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         super().compute_returns_and_advantage(last_values, np.repeat(dones, self.n_agents))

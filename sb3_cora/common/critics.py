@@ -34,7 +34,7 @@ class ReturnNormalizer(nn.Module):
         super().__init__()
         self.register_buffer("mean", th.zeros(n_values))
         self.register_buffer("std", th.ones(n_values))
-        self.register_buffer("count", th.zeros(()))
+        self.register_buffer("count", th.zeros(n_values))
 
     def forward(self, outputs: th.Tensor) -> th.Tensor:
         """
@@ -51,20 +51,31 @@ class ReturnNormalizer(nn.Module):
         return (returns - self.mean) / self.std
 
     @th.no_grad()
-    def update(self, returns: th.Tensor) -> None:
+    def update(self, returns: th.Tensor, counted: th.Tensor | None = None) -> None:
         """
         Merge the moments of new returns into the running ones (Chan et al., parallel variance).
 
         :param returns: ``(batch, n_values)``
+        :param counted: Boolean ``(batch, n_values)``, False for returns to leave out; None if all count
         """
-        n_new = len(returns)
+        weights = th.ones_like(returns) if counted is None else counted.to(returns.dtype)
+        n_new = weights.sum(dim=0)
         total = self.count + n_new
-        difference = returns.mean(dim=0) - self.mean
-        sum_of_squares = returns.var(dim=0, correction=0) * n_new
-        sum_of_squares += self.std.square() * self.count + difference.square() * self.count * n_new / total
-        self.mean += difference * n_new / total
-        self.std.copy_((sum_of_squares / total).sqrt().clamp(min=self.MIN_STD))
+        # Where nothing has been counted yet there is nothing to divide, and mean and deviation stay as they are
+        divisor = total.clamp(min=1.0)
+        mean = (returns * weights).sum(dim=0) / n_new.clamp(min=1.0)
+        difference = mean - self.mean
+        sum_of_squares = ((returns - mean).square() * weights).sum(dim=0)
+        sum_of_squares += self.std.square() * self.count + difference.square() * self.count * n_new / divisor
+        self.mean += difference * n_new / divisor
+        self.std.copy_(th.where(total > 0, (sum_of_squares / divisor).sqrt().clamp(min=self.MIN_STD), self.std))
         self.count.copy_(total)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}count" in state_dict:
+            # Older models have one count for all values
+            state_dict[f"{prefix}count"] = state_dict[f"{prefix}count"].expand_as(self.count)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class ValueCritic(nn.Module):

@@ -7,6 +7,8 @@ from torch.distributions import Categorical, Normal
 
 # Finite, so that an agent without any allowed action (a dead one) gives a uniform distribution instead of NaN
 MASKED_LOGIT = -1e8
+# So far below that such an agent's choice is among the actions it has
+ABSENT_LOGIT = 2 * MASKED_LOGIT
 
 
 class JointDistribution(ABC):
@@ -119,12 +121,16 @@ class JointCategorical(JointDistribution):
     Categorical distribution for each agent.
 
     :param logits: ``(batch, n_agents, n_actions)``, unnormalised
-    :param allowed: Boolean, broadcastable to ``logits``; False where an action does not exist or is masked: it is
-        never sampled and passes no gradient
+    :param dimensions: Boolean ``(n_agents, n_actions)``, False where the agent does not have the action: it is never
+        sampled and passes no gradient
+    :param action_mask: ``(batch, n_agents, n_actions)``, 0 where an action is not allowed: likewise, but where an agent is
+        allowed none of its actions (a dead one), all of them are equally likely. None if all are allowed
     """
 
-    def __init__(self, logits: th.Tensor, allowed: th.Tensor):
-        self.distribution = Categorical(logits=logits.masked_fill(~allowed, MASKED_LOGIT), validate_args=False)
+    def __init__(self, logits: th.Tensor, dimensions: th.Tensor, action_mask: th.Tensor | None = None):
+        if action_mask is not None:
+            logits = logits.masked_fill(action_mask < 0.5, MASKED_LOGIT)
+        self.distribution = Categorical(logits=logits.masked_fill(~dimensions, ABSENT_LOGIT), validate_args=False)
 
     def sample(self) -> th.Tensor:
         return self.distribution.sample()

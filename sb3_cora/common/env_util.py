@@ -14,6 +14,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
 from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.vec_frame_stack import check_frame_stacks
+from sb3_cora.common.vec_normalize import leave_masks_alone
 
 # Class of another package -> the adapter that makes a joint environment, or a VecEnv of them, from an instance of it.
 ADAPTERS = {
@@ -100,6 +102,9 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
             "of them, a vmas Environment, a PettingZoo ParallelEnv or AECEnv, or a registered id: "
             f"{_brief_list(registered_ids())}."
         )
+    if isinstance(adapted, VecEnv):
+        check_frame_stacks(adapted)
+        leave_masks_alone(adapted)
     JointSpaces.from_spaces(adapted.observation_space, adapted.action_space)
     if isinstance(adapted, VecEnv) and adapted is not env and monitor_wrapper:
         if verbose >= 1:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from gymnasium import spaces
 
-OPTIONAL_KEYS = ("state", "action_mask", "agent_mask")
+MASKS = ("action_mask", "agent_mask")
+OPTIONAL_KEYS = ("state", *MASKS)
 
 JOINT_FORM = (
     "a joint environment observes Box(n_agents, obs_dim), or a Dict with that Box under 'observation', "

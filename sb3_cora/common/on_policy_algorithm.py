@@ -391,7 +391,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         clip_range_vf = None if self.clip_range_vf is None else self._scheduled(self.clip_range_vf)
         buffer = self.rollout_buffer
         # Flattened by the first minibatch, hence taken before
-        explained_var = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        counted = buffer.counted
+        explained_var = explained_variance(buffer.values[counted], buffer.returns[counted]) if counted.any() else np.nan
         if self.normalize_values:
             self._update_value_statistics()
 
@@ -431,12 +432,12 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         buffer = self.rollout_buffer
         normalizer = self.policy.value_critic.normalizer
-        values, returns = (
+        values, returns, counted = (
             th.as_tensor(array.reshape(buffer.buffer_size * buffer.n_envs, -1), device=self.device)
-            for array in (buffer.values, buffer.returns)
+            for array in (buffer.values, buffer.returns, buffer.counted)
         )
         outputs = normalizer.normalize(values)
-        normalizer.update(returns)
+        normalizer.update(returns, counted)
         buffer.values = normalizer(outputs).cpu().numpy().reshape(buffer.values.shape)
 
     def _exceeds_target_kl(self, approx_kl: float) -> bool:

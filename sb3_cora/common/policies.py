@@ -195,6 +195,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
                 elif name.endswith("output_net"):
                     init_orthogonal(module, self.output_gain if name.startswith("actor") else 1.0)
         if self.use_sde:
+            # A buffer, so that it follows the networks to another device; drawn anew rather than saved
+            self.register_buffer("noise_weights", None, persistent=False)
             self.reset_noise()
         # Two groups, which may have different learning rates
         critic_parameters = list(self.value_critic.parameters())
@@ -315,9 +317,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
             return JointStateDependentGaussian(outputs, self.agent_log_std(agents), dimensions, latent, noise_weights)
         if not self.joint_spaces.discrete:
             return JointDiagGaussian(outputs, self.agent_log_std(agents), dimensions)
-        if observation.action_mask is not None:
-            dimensions = dimensions & (observation.action_mask[:, agents] > 0.5)
-        return JointCategorical(outputs, dimensions)
+        action_mask = None if observation.action_mask is None else observation.action_mask[:, agents]
+        return JointCategorical(outputs, dimensions, action_mask)
 
     def agent_log_std(self, agents: slice) -> th.Tensor:
         """

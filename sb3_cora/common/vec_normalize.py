@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.joint_env import MASKS, JointSpaces
 
 
 class SharedMeanStd(RunningMeanStd):
@@ -19,6 +19,52 @@ class SharedMeanStd(RunningMeanStd):
         :param arr: ``(..., *shape)``
         """
         super().update(arr.reshape(-1, *self.mean.shape))
+
+
+class MaskMeanStd(RunningMeanStd):
+    """
+    Statistics with which ``VecNormalize`` leaves a mask as it is, whatever it is updated with.
+
+    :param epsilon: What ``VecNormalize`` adds to the variance
+    :param shape: That of the mask
+    """
+
+    def __init__(self, epsilon: float, shape: tuple[int, ...]):
+        super().__init__(shape=shape)
+        self.var -= epsilon
+
+    def update(self, arr: np.ndarray) -> None:
+        """
+        :param arr: Masks, of which nothing is to be learnt
+        """
+
+
+def leave_masks_alone(env: VecEnv) -> None:
+    """
+    Keep each ``VecNormalize`` around an environment from changing masks, which it would by default where they are Boxes: a
+    mask that is always 1 would become 0. The statistics of the masks are replaced and not removed, so that
+    ``sync_envs_normalization`` brings them to an environment for evaluation, too.
+
+    :param env: The environment in its wrappers
+    """
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecNormalize) and env.norm_obs and isinstance(env.obs_rms, dict):
+            for key in env.obs_rms.keys() & set(MASKS):
+                env.obs_rms[key] = MaskMeanStd(env.epsilon, env.obs_rms[key].mean.shape)
+        env = env.venv
+
+
+class ReturnMeanStd(RunningMeanStd):
+    """
+    Running statistics of the team's discounted returns, which carry those of the agents' along: where statistics are copied
+    from one environment to another, ``ret_rms`` is what Stable-Baselines3 copies.
+
+    :param agents: Statistics of the agents' discounted returns
+    """
+
+    def __init__(self, agents: RunningMeanStd):
+        super().__init__()
+        self.agents = agents
 
 
 class JointVecNormalize(VecNormalize):
@@ -37,6 +83,7 @@ class JointVecNormalize(VecNormalize):
     """
 
     agent_returns: np.ndarray
+    ret_rms: ReturnMeanStd
 
     def __init__(self, venv: VecEnv, *args: Any, share_statistics: bool = False, **kwargs: Any):
         super().__init__(venv, *args, **kwargs)
@@ -49,9 +96,15 @@ class JointVecNormalize(VecNormalize):
                     self.obs_rms["observation"] = shared
             else:
                 self.obs_rms = shared
-        self.agent_ret_rms = SharedMeanStd(shape=() if share_statistics else (joint.n_agents,))
+        self.ret_rms = ReturnMeanStd(SharedMeanStd(shape=() if share_statistics else (joint.n_agents,)))
+        leave_masks_alone(self)
         self.n_agents = joint.n_agents
         self.agent_returns = np.zeros((self.num_envs, self.n_agents))
+
+    @property
+    def agent_ret_rms(self) -> RunningMeanStd:
+        """Running statistics of the agents' discounted returns."""
+        return self.ret_rms.agents
 
     def _sanity_checks(self) -> None:
         if self.norm_obs_keys is None and isinstance(self.observation_space, spaces.Dict):
@@ -63,6 +116,12 @@ class JointVecNormalize(VecNormalize):
         # Belongs to the wrapped environment, as the team's running returns
         del state["agent_returns"]
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "agent_ret_rms" in state:
+            # Backward compatibility: the agents' statistics were beside the team's, not in them
+            state["ret_rms"].agents = state.pop("agent_ret_rms")
+        super().__setstate__(state)
 
     def set_venv(self, venv: VecEnv) -> None:
         super().set_venv(venv)

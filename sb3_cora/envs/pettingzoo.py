@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,9 @@ ENV_FORM = (
     'an id of PettingZoo\'s registry, such as env="butterfly/knights_archers_zombies-v11", or "package.module:function", such '
     'as env="mpe2.simple_spread_v3:parallel_env"'
 )
+
+# What the infos of PettingZooEnv, of Monitor and of SB3's vector environments have anyway
+OWN_INFO_KEYS = ("agent_rewards", "agent_infos", "episode", "terminal_observation", "TimeLimit.truncated")
 
 
 class TeamMember:
@@ -100,14 +104,20 @@ class PettingZooEnv(gym.Env):
 
     - ``"observation"``: ``(n_agents, obs_dim)``, flattened and padded with zeros; zeros for an agent that is gone;
     - ``"agent_mask"``: ``(n_agents,)``, 1 for an agent still in the episode. In the last observation of an episode, 1 for an
-      agent that was not terminated: whose future was cut off by a time limit and has a value;
+      agent whose future that step has cut off by a time limit, and which therefore has a value;
     - ``"state"``, where the environment implements ``state()``;
     - ``"action_mask"``: ``(n_agents, n_actions)``, where the environment gives one, in its observations
       (``{"observation": .., "action_mask": ..}``) or its infos. All its actions are allowed to an agent that is gone. To
       one that is there and may do nothing (it is not its turn) its first action is: without a choice, the policy takes
       it with probability 1, so that it has no gradient, no entropy and no part in what a coalition is worth.
 
-    The episode ends when no agent is left: terminated if every agent that was in it was, and truncated otherwise.
+    The episode ends when no agent is left: truncated if the step that ends it truncates an agent, and terminated otherwise.
+    An agent that is truncated while others go on has left the team, which gets no more of it, as if it had been terminated.
+
+    The info has the agents' rewards as ``"agent_rewards"`` and what the environment tells of each as ``"agent_infos"``, a dict
+    by the agents' names. What it tells of the whole team, such as whether a battle is won, it tells every agent:
+    ``team_info_keys`` names what of that is to stand in the info itself, where ``Monitor(info_keywords=)`` and, under the name
+    ``"is_success"``, the logged success rate find it.
 
     The environment is reset once here, because only then does it show whether it has a state and masks.
 
@@ -116,12 +126,24 @@ class PettingZooEnv(gym.Env):
     :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` over all possible agents; an agent that is gone
         gets 0
     :param use_state: whether observations carry ``state()``. Without it critics see the observations of all agents
+    :param team_info_keys: what of the agents' infos is the team's, one key or several
     :raises TypeError: if the agents' spaces do not make a joint space
-    :raises ValueError: if ``team_reward`` is unknown, or an agent's observation or the state is an image
+    :raises ValueError: if ``team_reward`` is unknown, ``team_info_keys`` names what is in the info already, or an agent's
+        observation or the state is an image
     """
 
-    def __init__(self, parallel_env: "ParallelEnv | AECEnv", team_reward: str = "mean", use_state: bool = True) -> None:
+    def __init__(
+        self,
+        parallel_env: "ParallelEnv | AECEnv",
+        team_reward: str = "mean",
+        use_state: bool = True,
+        team_info_keys: str | Sequence[str] = (),
+    ) -> None:
         check_team_reward(team_reward)
+        self.team_info_keys = (team_info_keys,) if isinstance(team_info_keys, str) else tuple(team_info_keys)
+        taken = sorted(set(self.team_info_keys) & set(OWN_INFO_KEYS))
+        if taken:
+            raise ValueError(f"team_info_keys={team_info_keys!r} names {taken}, which the info has anyway. Leave them out.")
         self.team_reward = team_reward
         self.use_state = use_state
         parallel_env = as_parallel_env(parallel_env)
@@ -148,26 +170,23 @@ class PettingZooEnv(gym.Env):
             self._mask_shape = (len(self.members), int(self.action_space.nvec.max()))
             parts["action_mask"] = spaces.MultiBinary(self._mask_shape)
         self.observation_space = spaces.Dict(parts)
-        self._entered: set[Any] = set()
-        self._terminated: set[Any] = set()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """
         :param seed: seed of the environment
         :param options: handed on
-        :return: the joint observation and an empty info
+        :return: the joint observation, and the info without ``"agent_rewards"``
         """
         super().reset(seed=seed)
         observations, infos = self.parallel_env.reset(seed=seed, options=options)
-        self._entered = set(self.parallel_env.agents)
-        self._terminated = set()
-        return self._joint_observation(observations, infos, set(self.parallel_env.agents)), {}
+        return self._joint_observation(observations, infos, set(self.parallel_env.agents)), self._info(infos)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """
         :param action: ``(n_agents, act_dim)``, or ``(n_agents,)`` of discrete actions; those of agents gone are ignored
         :return: the joint observation, the team's reward, terminated, truncated, and the info with ``"agent_rewards"``,
-            ``(n_agents,)``
+            ``(n_agents,)``, and ``"agent_infos"``
+        :raises ValueError: if the agents' infos differ in what ``team_info_keys`` names
         """
         acting = set(self.parallel_env.agents)
         observations, rewards, terminations, truncations, infos = self.parallel_env.step(
@@ -177,20 +196,36 @@ class PettingZooEnv(gym.Env):
                 if member.name in acting
             }
         )
-        self._terminated |= {agent for agent in acting if terminations[agent]}
         alive = {agent for agent in self.parallel_env.agents if not (terminations[agent] or truncations[agent])}
-        self._entered |= alive
-        ended = not alive
-        terminated = ended and self._terminated == self._entered
-        valued = self._entered - self._terminated if ended else alive
+        # Whoever has gone before, the team has a future only in those who would have gone on from here
+        cut_off = {agent for agent in acting if truncations[agent] and not terminations[agent]}
         agent_rewards = np.array([rewards.get(member.name, 0.0) for member in self.members], dtype=np.float32)
         return (
-            self._joint_observation(observations, infos, valued),
+            self._joint_observation(observations, infos, alive or cut_off),
             float(reduce_rewards(agent_rewards, self.team_reward)),
-            terminated,
-            ended and not terminated,
-            {"agent_rewards": agent_rewards},
+            not alive and not cut_off,
+            not alive and bool(cut_off),
+            {**self._info(infos), "agent_rewards": agent_rewards},
         )
+
+    def _info(self, infos: dict) -> dict[str, Any]:
+        """
+        The info of the team.
+
+        :param infos: PettingZoo's, by agent
+        :raises ValueError: if they differ in what ``team_info_keys`` names
+        """
+        # Copies, because some environments hand one dict to all agents, or the same in each step
+        info: dict[str, Any] = {"agent_infos": {agent: copy(own) for agent, own in infos.items()}}
+        for key in self.team_info_keys:
+            told = {agent: own[key] for agent, own in infos.items() if key in own}
+            for value in told.values():
+                if not np.array_equal(value, info.setdefault(key, value)):
+                    raise ValueError(
+                        f"team_info_keys names {key!r}, in which the infos of the agents differ: {told}. Leave it out, and "
+                        'find it by agent in info["agent_infos"].'
+                    )
+        return info
 
     def _joint_observation(self, observations: dict, infos: dict, valued: set) -> dict[str, np.ndarray]:
         """
@@ -252,6 +287,7 @@ def make_pettingzoo_env(
     suite_wrappers: str | dict | Sequence[str | dict] = (),
     team_reward: str = "mean",
     use_state: bool = True,
+    team_info_keys: str | Sequence[str] = (),
     **env_kwargs: Any,
 ) -> PettingZooEnv:
     """
@@ -264,6 +300,7 @@ def make_pettingzoo_env(
         ``{"supersuit.frame_stack_v1": {"stack_size": 2}}``; one, or a list of them
     :param team_reward: see ``PettingZooEnv``
     :param use_state: see ``PettingZooEnv``
+    :param team_info_keys: see ``PettingZooEnv``
     :param env_kwargs: arguments of the PettingZoo environment
     :return: the joint environment
     :raises ValueError: if there is no such environment or wrapper, or a wrapper gives no ``ParallelEnv``
@@ -274,7 +311,8 @@ def make_pettingzoo_env(
         make = _find_maker(env)
     except (ImportError, AttributeError, PettingZooRegistryError) as error:
         raise ValueError(f"env={env!r} is no environment of PettingZoo's: {error} Give {ENV_FORM}.") from error
-    return PettingZooEnv(_wrap(as_parallel_env(make(**env_kwargs)), suite_wrappers), team_reward, use_state)
+    parallel_env = _wrap(as_parallel_env(make(**env_kwargs)), suite_wrappers)
+    return PettingZooEnv(parallel_env, team_reward, use_state, team_info_keys)
 
 
 def _find_maker(env: str) -> Callable[..., Any]:

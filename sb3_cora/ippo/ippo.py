@@ -16,7 +16,7 @@ class IPPO(CooperativeOnPolicyAlgorithm):
     """
     Independent Proximal Policy Optimization (IPPO): each agent learns as if it were alone, with a value function of its
     own observation and advantages of its own rewards, ``info["agent_rewards"]``; where the environment has none, of the
-    team's.
+    team's. Where observations carry an ``"agent_mask"``, an agent's returns end with its death, whatever it is paid later.
 
     Paper: https://arxiv.org/abs/2011.09533
 
