@@ -75,7 +75,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param gamma: Discount factor
     :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
     :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0)
-    :param clip_range_vf: Clipping parameter for the value function, in units of the return (of its standard deviation
+    :param clip_range_vf: Clipping parameter for the value function, in units of the return (of the network's output
         with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
         clipping
     :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
@@ -96,7 +96,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
         and HARL do, and not the clipped one
     :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
-        its own norm, as MAPPO and HARL do, and the norms are logged
+        its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
+        samples, whether agents are updated together or one after another
     :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
     :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
         suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
