@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from sb3_cora.common.critics import AgentValueCritic, QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution, JointStateDependentGaussian
-from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.joint_env import JointSpaces, check_joint_observation
 from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, init_orthogonal
 
 
@@ -200,6 +201,10 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         log_std = self.log_std.expand(n_envs, self.joint_spaces.n_agents, -1, -1)
         self.noise_weights = th.randn_like(log_std) * log_std.exp()
+
+    def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        check_joint_observation(observation, self.observation_space)
+        return super().obs_to_tensor(observation)
 
     def split_observation(self, obs: PyTorchObs) -> JointObservation:
         """
