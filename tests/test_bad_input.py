@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_cora import COMAPPO, CORAPPO, OptimisticMAPPO
+from sb3_cora import COMAPPO, CORAPPO, MAPPO, OptimisticMAPPO
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout_vec_env import check_finite
 from sb3_cora.credit import SOLVERS
-from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, assert_trained, make_tiny, weights
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, assert_same_weights, assert_trained, make_tiny, weights
 from tests.joint_games import Faulty, MaskedTeam, NoisyTeam
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
@@ -50,7 +51,9 @@ class TwoAgents(NoisyTeam):
         (lambda: DictActions(), TypeError, r"action space is Dict.*joint_action_space"),
         (lambda: DummyVecEnv([DictActions]), TypeError, r"action space is Dict.*joint_action_space"),
         (lambda: [NoisyTeam()], TypeError, r"of type builtins.list.*joint gymnasium.Env.*give_way"),
-        (lambda: NoisyTeam, TypeError, r"NoisyTeam.*joint gymnasium.Env"),
+        (lambda: NoisyTeam, TypeError, r"NoisyTeam.*joint gymnasium.Env.*make_joint_vec_env\(class_or_function"),
+        (lambda: "nowhere:give_way", ValueError, r"module 'nowhere' of the id 'nowhere:give_way' cannot be imported"),
+        (lambda: "sb3_cora:give_wya", ValueError, r"no environment 'give_wya'. Did you mean 'give_way'"),
     ],
     ids=[
         "no joint env",
@@ -61,12 +64,73 @@ class TwoAgents(NoisyTeam):
         "VecEnv with Dict actions",
         "list",
         "class",
+        "no module",
+        "no id of a module",
     ],
 )
 @over_algorithms
 def test_what_is_no_joint_environment(algorithm: Algorithm, env: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         algorithm("MlpPolicy", env())
+
+
+@over_algorithms
+def test_unknown_arguments_name_the_algorithm(algorithm: Algorithm) -> None:
+    with pytest.raises(TypeError, match=rf"^{algorithm.__name__}\.__init__\(\) got an unexpected keyword argument 'foo'"):
+        algorithm("MlpPolicy", NoisyTeam(), foo=1)
+    with pytest.raises(TypeError, match=rf"^{algorithm.__name__}\.__init__\(\) missing 1 required .* 'env'"):
+        algorithm("MlpPolicy")  # type: ignore[call-arg]
+
+
+@over_algorithms
+def test_a_file_of_another_algorithm_names_both(algorithm: Algorithm, tmp_path: Path) -> None:
+    make_tiny(algorithm, NoisyTeam()).save(tmp_path / "model")
+    assert isinstance(algorithm.load(tmp_path / "model"), algorithm)
+    for other in ALGORITHMS:
+        if other is not algorithm:
+            with pytest.raises(ValueError, match=rf"saved by {algorithm.__name__}, and {other.__name__} cannot load it"):
+                other.load(tmp_path / "model")
+
+
+def test_a_class_derived_from_an_algorithm_shares_its_files(tmp_path: Path) -> None:
+    class Renamed(MAPPO):
+        """A user's own."""
+
+    with pytest.raises(TypeError, match=r"Renamed\.__init__\(\) got an unexpected keyword argument 'foo'"):
+        Renamed("MlpPolicy", NoisyTeam(), foo=1)  # type: ignore[call-arg]
+    make_tiny(MAPPO, NoisyTeam()).save(tmp_path / "parent")
+    make_tiny(Renamed, NoisyTeam()).save(tmp_path / "child")
+    assert isinstance(Renamed.load(tmp_path / "parent"), Renamed)
+    assert isinstance(MAPPO.load(tmp_path / "child"), MAPPO)
+
+
+def test_files_that_do_not_say_which_algorithm_saved_them(tmp_path: Path) -> None:
+    PPO("MlpPolicy", NoisyTeam(), n_steps=16, batch_size=8).save(tmp_path / "ppo")
+    with pytest.raises(TypeError, match=r"MAPPO cannot use the policy .*\.ActorCriticPolicy.*load it with the class"):
+        MAPPO.load(tmp_path / "ppo")
+    # As files were before
+    model = make_tiny(MAPPO, NoisyTeam())
+    model.save(tmp_path / "unnamed", exclude=["algorithm"])
+    assert_same_weights(weights(MAPPO.load(tmp_path / "unnamed")), weights(model))
+    with pytest.raises(TypeError, match=r"CORAPPO cannot use the policy .*\.CooperativeActorCriticPolicy"):
+        CORAPPO.load(tmp_path / "unnamed")
+
+
+@over_algorithms
+def test_observations_of_a_suite_name_the_helper(algorithm: Algorithm) -> None:
+    by_agent = {f"agent_{i}": np.zeros(4, np.float32) for i in range(3)}
+    tensors = [th.zeros(3, 4) for _ in range(3)]
+    for env, observation, said in (
+        (NoisyTeam(), by_agent, r"dict of \['agent_0', 'agent_1', 'agent_2'\]"),
+        (MaskedTeam(), by_agent, r"dict of \['agent_0', 'agent_1', 'agent_2'\]"),
+        # As many worlds as agents, which would pass for a batch of joint observations
+        (NoisyTeam(), tensors, "list of 3 tensors"),
+    ):
+        model = make_tiny(algorithm, env)
+        with pytest.raises(
+            ValueError, match=rf"{said}.*PettingZooPolicy\(model, env\).*VmasPolicy.*make_joint_vec_env\(env\)"
+        ):
+            model.predict(observation)  # type: ignore[arg-type]
 
 
 @over_algorithms

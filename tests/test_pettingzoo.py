@@ -739,6 +739,16 @@ def test_tasks_of_mpe2_have_an_id(task: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("module", "said"),
+    [("simple_tag_v3", "adversary_0, adversary_1, adversary_2 against agent_0, "), ("simple_crypto_v3", "eve_0 against ")],
+)
+def test_opposed_teams_are_announced(module: str, said: str) -> None:
+    with pytest.warns(UserWarning, match=f"opposed teams, {said}.*the mean over both sides.*IPPO") as caught:
+        make_joint_vec_env("pettingzoo", env=f"mpe2.{module}:parallel_env")
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
     ("env", "said"),
     [
         (None, "does not say which"),

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from sb3_cora import CORAPPO
+from tests.algorithms import make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sb3_cora"
@@ -137,7 +141,7 @@ def readme_examples() -> list[str]:
 
 
 def test_readme_example_runs(tmp_path: Path) -> None:
-    example, _ = readme_examples()
+    example, _, _ = readme_examples()
     assert "n_envs=256" in example
     assert "learn(1e6)" in example
     # One rollout of few worlds
@@ -149,11 +153,43 @@ def test_readme_example_runs(tmp_path: Path) -> None:
 
 
 def test_readme_example_of_credits_runs() -> None:
-    _, example = readme_examples()
+    _, _, example = readme_examples()
     *setting_up, asking = example.strip().splitlines()
     namespace: dict[str, Any] = {}
     exec("\n".join(setting_up), namespace)
     assert eval(asking, namespace).tolist() == [pytest.approx([2 / 3, 1 / 6, 1 / 6])]
+
+
+def test_readme_example_of_acting_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpe2, _ = pytest.importorskip("mpe2.simple_spread_v3"), pytest.importorskip("vmas")
+    _, example, _ = readme_examples()
+    monkeypatch.chdir(tmp_path)
+    make_tiny(CORAPPO, mpe2.parallel_env()).save("simple_spread")
+    make_tiny(CORAPPO, "give_way").save("give_way")
+    namespace: dict[str, Any] = {}
+    exec(example.replace("range(300)", "range(3)"), namespace)
+    assert namespace["dones"].shape == (8,)
+
+
+def test_pip_lines_of_the_readme_install() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line, comments=True) for line in re.findall(r"^pip install .*", readme, flags=re.MULTILINE)]
+    arguments = [argument for command in commands for argument in command[2:]]
+    assert "torch" in arguments and len(arguments) > 1
+    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]
+    extras = set(re.findall(r"^([a-z]+) = ", metadata.partition("\n[tool")[0], flags=re.MULTILINE))
+    for argument in arguments:
+        asked = re.search(r"\[(.*)\]", argument)
+        # pip itself passes over an extra that there is not
+        assert asked is None or set(asked[1].split(",")) <= extras, argument
+        if argument == "torch":
+            continue
+        # All but the download and the installation: reads the line, and builds the metadata of the clone
+        dry_run = ["install", "--dry-run", "--no-deps", "--no-build-isolation", "--no-index"]
+        run = subprocess.run(
+            [sys.executable, "-m", "pip", *dry_run, argument], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert run.returncode == 0 and "Would install sb3-cora" in run.stdout, f"{argument}: {run.stderr}"
 
 
 def test_readme_names_what_exists() -> None:

@@ -14,8 +14,12 @@ from tests.algorithms import ALGORITHMS, assert_trained, make_tiny, weights
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
-# vel_control warns of its own controller
-pytestmark = pytest.mark.filterwarnings("ignore:Force limits not specified")
+pytestmark = [
+    # vel_control warns of its own controller
+    pytest.mark.filterwarnings("ignore:Force limits not specified"),
+    # Some of VMAS's scenarios are games between two teams: each is trained on here, as a user may who has read the warning
+    pytest.mark.filterwarnings("ignore:The agents are opposed teams"),
+]
 
 # What an id cannot do without
 NEEDED: dict[str, dict[str, Any]] = {"pettingzoo": {"env": "mpe2.simple_spread_v3:parallel_env"}}

@@ -329,6 +329,8 @@ SLOW_SCENARIOS = {"vmas/road_traffic", "vmas/sampling"}
 @pytest.mark.parametrize("env_id", sorted({name for name in registered_ids() if name.startswith("vmas/")} - SLOW_SCENARIOS))
 # vel_control warns of its own controller.
 @pytest.mark.filterwarnings("ignore:Force limits not specified")
+# Some are games between two teams, see test_opposed_teams_are_announced.
+@pytest.mark.filterwarnings("ignore:The agents are opposed teams")
 def test_every_scenario_is_a_joint_environment(env_id: str) -> None:
     check_joint_env(make_joint_vec_env(env_id, n_envs=2, seed=0, max_steps=2))
 
@@ -337,6 +339,42 @@ def test_every_scenario_is_a_joint_environment(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", sorted(SLOW_SCENARIOS))
 def test_every_slow_scenario_is_a_joint_environment(env_id: str) -> None:
     check_joint_env(make_joint_vec_env(env_id, n_envs=2, seed=0, max_steps=2))
+
+
+def test_dicts_of_agents_are_in_the_agents_order() -> None:
+    # The speaker comes first, and would not by the alphabet. It observes 3 numbers and the listener 11
+    vec_envs = [
+        VmasVecEnv(vmas.make_env("simple_speaker_listener", num_envs=2, dict_spaces=dict_spaces, seed=0), seed=1)
+        for dict_spaces in (False, True)
+    ]
+    assert vec_envs[0].action_space == vec_envs[1].action_space
+    assert vec_envs[0].observation_space == vec_envs[1].observation_space
+    actions = random_actions(vec_envs[0], 3)
+    for expected, found in zip(play(vec_envs[0], actions), play(vec_envs[1], actions), strict=True):
+        np.testing.assert_array_equal(expected, found)
+
+
+LEARNING_FOOTBALL = {"n_blue_agents": 2, "n_red_agents": 2, "ai_red_agents": False}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "said", "settings"),
+    [
+        ("simple_tag", "adversary_0, adversary_1, adversary_2 against agent_0, ", {}),
+        ("simple_crypto", "eve_0 against bob_0, alice_0, ", {}),
+        ("football", "agent_red_0, agent_red_1 against agent_blue_0, agent_blue_1, ", LEARNING_FOOTBALL),
+    ],
+)
+@pytest.mark.parametrize("adapter", [VmasEnv, VmasVecEnv])
+def test_opposed_teams_are_announced(adapter: Any, scenario: str, said: str, settings: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match=f"opposed teams, {said}.*the sum over both sides.*IPPO") as caught:
+        adapter(scenario, team_reward="sum", **settings)
+    assert len(caught) == 1
+
+
+def test_a_team_against_a_script_is_one_team() -> None:
+    # Warnings are errors here
+    assert VmasEnv("football", n_blue_agents=2, n_red_agents=2).observation_space.shape[0] == 2
 
 
 class Lap(BaseScenario):

@@ -30,48 +30,109 @@ DEFAULT_BATCH = 16
 
 
 def make_joint_vec_env(
-    env_id: str,
+    env_id: Any,
     n_envs: int = 1,
     seed: int | None = None,
+    start_index: int = 0,
     monitor_dir: str | None = None,
+    wrapper_class: Callable[[gym.Env], gym.Env] | None = None,
+    env_kwargs: dict[str, Any] | None = None,
     vec_env_cls: type[DummyVecEnv | SubprocVecEnv] | None = None,
-    **env_kwargs: Any,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    monitor_kwargs: dict[str, Any] | None = None,
+    wrapper_kwargs: dict[str, Any] | None = None,
+    **more_env_kwargs: Any,
 ) -> VecEnv:
     """
-    Make a monitored ``VecEnv`` of joint environments from a registered id.
+    Make a monitored ``VecEnv`` of joint environments, from what the algorithms take as ``env`` or from what makes it.
 
-    A suite that steps its environments as one batch (VMAS) is used so, under a ``VecMonitor``; the others are made
-    one by one, each under a ``Monitor``, as SB3's ``make_vec_env`` does.
+    It is SB3's ``make_vec_env``, arguments included, but for two things. What steps its environments as one batch (VMAS,
+    the games of sb3_cora) is used so, under a ``VecMonitor``; the others are made one by one, each under a ``Monitor``.
+    And arguments of the environment may also be given by name, ``make_joint_vec_env("navigation", n_agents=3)``.
 
-    :param env_id: an id of the Gymnasium registry, such as ``"give_way"`` or ``"vmas/balance"``
-    :param n_envs: number of environments (worlds)
+    Where SB3 expects an environment of its own kind, as ``evaluate_policy`` and ``EvalCallback`` do, give it
+    ``make_joint_vec_env(env)`` of a PettingZoo or VMAS one.
+
+    :param env_id: an id of the Gymnasium registry, such as ``"give_way"``, if wanted with the module that registers it,
+        ``"module:id"``; a class or function that makes a joint environment, a PettingZoo environment or a VMAS
+        ``Environment`` when called with ``env_kwargs``; or such an environment itself, to which of the arguments below
+        only ``seed`` applies
+    :param n_envs: number of environments (worlds); a VMAS ``Environment`` has settled that, so leave it out there
     :param seed: seed of the first reset
+    :param start_index: index of the first environment, in the names of monitor files and the seeds of the action spaces
     :param monitor_dir: folder of the monitor files, which are written only if it is given
-    :param vec_env_cls: SB3's class to make them one by one in, ``DummyVecEnv`` or ``SubprocVecEnv``, batch or not
+    :param wrapper_class: a wrapper, or a function that wraps, put around each environment that is made one by one
     :param env_kwargs: arguments of the environment; they go before those of the registry
+    :param vec_env_cls: SB3's class to make them one by one in, ``DummyVecEnv`` or ``SubprocVecEnv``, batch or not
+    :param vec_env_kwargs: arguments of ``vec_env_cls``
+    :param monitor_kwargs: arguments of the monitor, of which a batch's has ``info_keywords`` only
+    :param wrapper_kwargs: arguments of ``wrapper_class``
+    :param more_env_kwargs: further arguments of the environment
     :return: the environments, under a monitor
-    :raises ValueError: if the id is unknown, or its environment is no joint environment
+    :raises TypeError: if ``env_id`` is none of these, or an argument of the environment is given twice
+    :raises ValueError: if the id is unknown, its environment is no joint environment, or an argument does not apply
     """
-    spec = _find_spec(env_id)
-    batch_class = _batch_class(spec)
-    if batch_class is not None:
-        # As in make_vec_env: pictures are there for whoever asks, without asking for them beforehand.
-        env_kwargs = {"render_mode": "rgb_array", **env_kwargs}
-    if batch_class is not None and vec_env_cls is None:
-        batch = batch_class(num_envs=n_envs, seed=seed, **{**spec.kwargs, **env_kwargs})
-        batch.spec = spec
+    env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
+    batch: VecEnv | None = None
+    if isinstance(env_id, str):
+        spec = _find_spec(env_id)
+        batch_class = _batch_class(spec)
+        # The spec and not the id, which the processes of a SubprocVecEnv do not know: they have not imported sb3_cora.
+        make: Callable[..., gym.Env] = partial(gym.make, spec)
+        if batch_class is not None:
+            # As in make_vec_env: pictures are there for whoever asks, without asking for them beforehand.
+            env_kwargs = {"render_mode": "rgb_array", **env_kwargs}
+            if vec_env_cls is None:
+                _check_batch_kwargs(env_kwargs)
+                batch = made = batch_class(num_envs=n_envs, seed=seed, **{**spec.kwargs, **env_kwargs})
+                made.spec = spec
+    elif callable(env_id):
+        make = partial(_make_one, env_id)
+        if vec_env_cls is None:
+            # Only what it makes says whether that is a batch. SubprocVecEnv leaves the making to its processes.
+            first = _as_joint(env_id(**env_kwargs))
+            if isinstance(first, VecEnv):
+                batch = first
+            else:
+                make = _with_first(first, make)
+    else:
+        return _wrap_made(
+            env_id,
+            n_envs,
+            seed,
+            start_index=start_index,
+            monitor_dir=monitor_dir,
+            wrapper_class=wrapper_class,
+            env_kwargs=env_kwargs,
+            vec_env_cls=vec_env_cls,
+            vec_env_kwargs=vec_env_kwargs,
+            monitor_kwargs=monitor_kwargs,
+            wrapper_kwargs=wrapper_kwargs,
+        )
+
+    if batch is not None:
+        _check_batch_arguments(env_id, batch, n_envs, wrapper_class, vec_env_kwargs, monitor_kwargs)
+        filename = None
         if monitor_dir is not None:
             Path(monitor_dir).mkdir(parents=True, exist_ok=True)
-        vec_env: VecEnv = VecMonitor(batch, filename=None if monitor_dir is None else str(Path(monitor_dir) / "0"))
+            filename = str(Path(monitor_dir) / str(start_index))
+        vec_env: VecEnv = VecMonitor(batch, filename=filename, **(monitor_kwargs or {}))
+        if seed is not None:
+            vec_env.action_space.seed(seed + start_index)
+            vec_env.seed(seed)
     else:
-        # The spec and not the id, which the processes of a SubprocVecEnv do not know: they have not imported sb3_cora.
         vec_env = make_vec_env(
-            partial(gym.make, spec),
+            make,
             n_envs=n_envs,
             seed=seed,
+            start_index=start_index,
             monitor_dir=monitor_dir,
-            vec_env_cls=vec_env_cls,
+            wrapper_class=wrapper_class,
             env_kwargs=env_kwargs,
+            vec_env_cls=vec_env_cls,
+            vec_env_kwargs=vec_env_kwargs,
+            monitor_kwargs=monitor_kwargs,
+            wrapper_kwargs=wrapper_kwargs,
         )
     JointSpaces.from_spaces(vec_env.observation_space, vec_env.action_space)
     return vec_env
@@ -95,13 +156,7 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
         if n_envs is None:
             n_envs = DEFAULT_BATCH if is_batched(env) else 1
         return make_joint_vec_env(env, n_envs=n_envs)
-    adapted = _adapt(env)
-    if not isinstance(adapted, VecEnv | gym.Env):
-        raise TypeError(
-            f"env is {env!r} of type {type(env).__module__}.{type(env).__qualname__}. Give a joint gymnasium.Env, a VecEnv "
-            "of them, a vmas Environment, a PettingZoo ParallelEnv or AECEnv, or a registered id: "
-            f"{_brief_list(registered_ids())}."
-        )
+    adapted = _as_joint(env)
     if isinstance(adapted, VecEnv):
         check_frame_stacks(adapted)
         leave_masks_alone(adapted)
@@ -143,12 +198,21 @@ def load_entry_point(entry_point: str) -> Any:
 
 
 def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"The module {module!r} of the id {env_id!r} cannot be imported: {error}. Give the module whose import "
+                'registers the environment, as in "sb3_cora:give_way".'
+            ) from error
     ids = registered_ids()
-    if env_id in gym.registry:
-        return gym.registry[env_id]
-    close = get_close_matches(env_id, sorted({*ids, *gym.registry}))
+    if name in gym.registry:
+        return gym.registry[name]
+    close = get_close_matches(name, sorted({*ids, *gym.registry}))
     raise ValueError(
-        f"There is no environment {env_id!r}. "
+        f"There is no environment {name!r}. "
         + (f"Did you mean {' or '.join(map(repr, close))}? " if close else "")
         + f"Registered joint environments: {_brief_list(ids)}."
     )
@@ -176,3 +240,118 @@ def _adapt(env: Any) -> Any:
         if module in sys.modules and isinstance(env, getattr(sys.modules[module], name)):
             return load_entry_point(adapter)(env)
     return env
+
+
+def _as_joint(env: Any) -> gym.Env | VecEnv:
+    """
+    :param env: an environment of Gymnasium, SB3 or a suite
+    :return: the joint environment, or ``VecEnv`` of them, made of it, or it itself
+    :raises TypeError: if it is no environment
+    """
+    adapted = _adapt(env)
+    if isinstance(adapted, VecEnv | gym.Env):
+        return adapted
+    raise TypeError(
+        f"env is {env!r} of type {type(env).__module__}.{type(env).__qualname__}. Give a joint gymnasium.Env, a VecEnv "
+        "of them, a vmas Environment, a PettingZoo ParallelEnv or AECEnv, or a registered id: "
+        f"{_brief_list(registered_ids())}. Of a class or function that makes such an environment, "
+        "sb3_cora.make_joint_vec_env(class_or_function, n_envs=...) makes a VecEnv."
+    )
+
+
+def _make_one(make: Callable[..., Any], **env_kwargs: Any) -> gym.Env:
+    """
+    :param make: a class or function that makes an environment
+    :param env_kwargs: its arguments
+    :return: the joint environment of what it makes
+    :raises ValueError: if that is a batch, several worlds or not
+    """
+    env = _as_joint(make(**env_kwargs))
+    if isinstance(env, VecEnv):
+        raise ValueError(
+            f"{make!r} makes a batch of {env.num_envs} worlds, which vec_env_cls cannot hold one by one. Leave vec_env_cls "
+            "out: the batch is stepped as one."
+        )
+    return env
+
+
+def _with_first(first: gym.Env, make: Callable[..., gym.Env]) -> Callable[..., gym.Env]:
+    """What gives ``first`` on the first call and makes environments afterwards."""
+    waiting = [first]
+    return lambda **env_kwargs: waiting.pop() if waiting else make(**env_kwargs)
+
+
+def _merge_env_kwargs(env_kwargs: dict[str, Any], more_env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """
+    :raises TypeError: if an argument is in both
+    """
+    twice = sorted(set(env_kwargs) & set(more_env_kwargs))
+    if twice:
+        raise TypeError(
+            f"The arguments {twice} of the environment are given twice: {[env_kwargs[name] for name in twice]} in env_kwargs "
+            f"and {[more_env_kwargs[name] for name in twice]} by name. Give each once."
+        )
+    return {**env_kwargs, **more_env_kwargs}
+
+
+def _check_batch_kwargs(env_kwargs: dict[str, Any]) -> None:
+    """
+    :raises TypeError: if arguments of the environment are those that ``make_joint_vec_env`` gives to a batch
+    """
+    for name, argument in (("num_envs", "n_envs"), ("seed", "seed")):
+        if name in env_kwargs:
+            raise TypeError(
+                f"{name}={env_kwargs[name]!r} is no argument of the environment but of the batch: give it as {argument}= of "
+                "make_joint_vec_env."
+            )
+
+
+def _check_batch_arguments(
+    env_id: Any,
+    batch: VecEnv,
+    n_envs: int,
+    wrapper_class: Callable[[gym.Env], gym.Env] | None,
+    vec_env_kwargs: dict[str, Any] | None,
+    monitor_kwargs: dict[str, Any] | None,
+) -> None:
+    """
+    :raises ValueError: if an argument makes no sense for environments that are stepped as one batch
+    """
+    if n_envs not in (1, batch.num_envs):
+        raise ValueError(
+            f"{env_id!r} makes a batch of {batch.num_envs} worlds, but n_envs={n_envs}. Have it make as many as you want, and "
+            "leave n_envs out."
+        )
+    single = [name for name, given in (("wrapper_class", wrapper_class), ("vec_env_kwargs", vec_env_kwargs)) if given]
+    single += [f"monitor_kwargs[{name!r}]" for name in monitor_kwargs or {} if name != "info_keywords"]
+    if single:
+        raise ValueError(
+            f"{', '.join(single)}: this is for single environments, but {env_id!r} steps all its worlds as one batch. "
+            + ("Pass vec_env_cls=DummyVecEnv to have them made one by one, or wrap" if isinstance(env_id, str) else "Wrap")
+            + " the VecEnv that you get without."
+        )
+
+
+def _wrap_made(env: Any, n_envs: int, seed: int | None, **settled: Any) -> VecEnv:
+    """
+    :param env: an environment that is already made
+    :param n_envs: as many as it has, or 1
+    :param seed: seed of the next reset
+    :param settled: arguments that only say something of an environment yet to be made
+    :return: the ``VecEnv`` of it
+    :raises ValueError: if something is said to it nevertheless
+    """
+    vec_env = as_joint_vec_env(env)
+    said = [f"{name}={value!r}" for name, value in settled.items() if value]
+    if n_envs not in (1, vec_env.num_envs):
+        said.append(f"n_envs={n_envs}")
+    if said:
+        raise ValueError(
+            f"{', '.join(said)}: this is for environments that make_joint_vec_env makes, but {env!r} is already made, with "
+            f"{vec_env.num_envs} world(s). Give a function that makes it instead: make_joint_vec_env(lambda: ..., "
+            f"{said[0].partition('=')[0]}=...)."
+        )
+    if seed is not None:
+        vec_env.action_space.seed(seed)
+        vec_env.seed(seed)
+    return vec_env

@@ -1,9 +1,12 @@
 """The form of a joint environment: spaces with an agent axis, padding of unequal agents, the team reward."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 
 MASKS = ("action_mask", "agent_mask")
@@ -158,6 +161,30 @@ def _check_optional_parts(parts: dict[str, spaces.Space], n_agents: int, action_
             raise ValueError(f"The '{key}' is {parts[key]}, and must be a MultiBinary or a Box(0, 1) of shape {shape}.")
 
 
+def check_joint_observation(observation: Any, observation_space: spaces.Space) -> None:
+    """
+    Refuse the observations of a suite's own API, which are by agent where joint ones have an agent axis.
+
+    :param observation: what should be a joint observation, or a batch of them
+    :param observation_space: joint observation space
+    :raises ValueError: if it is a list of tensors, or a dict of parts that the space does not have
+    """
+    keys = set(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else set()
+    if isinstance(observation, dict):
+        foreign = [key for key in observation if key not in keys]
+        given = f"a dict of {foreign}"
+    else:
+        foreign = [part for part in observation if isinstance(part, th.Tensor)] if isinstance(observation, list) else []
+        given = f"a list of {len(foreign)} tensors"
+    if foreign:
+        raise ValueError(
+            f"The observation is {given}, but the model takes joint observations, {observation_space}. To act in the suite's "
+            "own API use sb3_cora.envs.pettingzoo.PettingZooPolicy(model, env) or sb3_cora.envs.vmas.VmasPolicy(model, env): "
+            "their predict() takes and returns what the suite does. To evaluate the model, give evaluate_policy or "
+            "EvalCallback sb3_cora.make_joint_vec_env(env)."
+        )
+
+
 def joint_observation_space(observation_spaces: Sequence[spaces.Space]) -> spaces.Box:
     """
     One space with an agent axis for agents that may observe unequal amounts.
@@ -234,3 +261,23 @@ def reduce_rewards(agent_rewards: np.ndarray, team_reward: str) -> np.ndarray:
     :return: ``(...)``
     """
     return agent_rewards.mean(axis=-1) if team_reward == "mean" else agent_rewards.sum(axis=-1)
+
+
+def warn_of_opposed_teams(names: Sequence[str], opposed: Sequence[bool], team_reward: str) -> None:
+    """
+    Tell what a team's reward means where the agents are not one team.
+
+    :param names: the agents
+    :param opposed: which of them play against the others, one flag an agent
+    :param team_reward: how the agents' rewards become the team's
+    """
+    adversaries = [name for name, flag in zip(names, opposed, strict=True) if flag]
+    others = [name for name, flag in zip(names, opposed, strict=True) if not flag]
+    if adversaries and others:
+        warnings.warn(
+            f"The agents are opposed teams, {', '.join(adversaries)} against {', '.join(others)}, and are trained as one: the "
+            f"team's reward is the {team_reward} over both sides, where what one wins the other loses, so neither learns to "
+            "win. Use an environment whose agents are one team, or let a script play one side. IPPO alone trains each agent "
+            "on its own reward, against others that learn as well.",
+            stacklevel=2,
+        )

@@ -3,6 +3,8 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import update_wrapper
+from types import FunctionType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -40,6 +42,29 @@ class Turn(NamedTuple):
     agents: slice
     with_value_function: bool = True
     factor: th.Tensor | None = None
+
+
+def algorithm_name(algorithm: type) -> str:
+    """
+    :param algorithm: Class of a model
+    :return: Which algorithm of this package it is; classes that users derive from one are that one too
+    """
+    return next(parent.__name__ for parent in algorithm.__mro__ if parent.__module__.startswith("sb3_cora."))
+
+
+def copy_function(function: Any, qualname: str) -> FunctionType:
+    """
+    :param function: A function written in Python
+    :param qualname: How Python's error messages are to call it
+    :return: The same function under that name
+    """
+    copied = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    update_wrapper(copied, function)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    copied.__qualname__ = qualname
+    return copied
 
 
 class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -177,6 +202,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.pessimistic_vf_clip = pessimistic_vf_clip
         self.separate_grad_norms = separate_grad_norms
         self.target_kl = target_kl
+        # Saved with the model, so that no other algorithm takes it for its own
+        self.algorithm = algorithm_name(type(self))
         self.stopwatch = Stopwatch()
 
         if _init_setup_model:
@@ -236,7 +263,34 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Constructor arguments of the algorithm that are the policy's; those in ``policy_kwargs`` take precedence."""
         return dict(share_parameters=self.share_parameters)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in cls.__dict__:
+            # Python's TypeErrors name the class that a constructor was written in; users look for the one that they called
+            cls.__init__ = copy_function(cls.__init__, f"{cls.__qualname__}.__init__")  # type: ignore[method-assign]
+
+    def _check_saved_algorithm(self) -> None:
+        """
+        :raises ValueError: If the attributes are those of a model that another algorithm has saved
+        :raises TypeError: If the policy is another algorithm's
+        """
+        own = algorithm_name(type(self))
+        if self.algorithm != own:
+            raise ValueError(
+                f"The model was saved by {self.algorithm}, and {own} cannot load it: load it with {self.algorithm}.load(...), "
+                f"or start a new {own}."
+            )
+        # Files of Stable-Baselines3 and those saved before this project wrote down the algorithm show it here, if at all
+        known = tuple(self.policy_aliases.values())
+        if not issubclass(self.policy_class, known):
+            raise TypeError(
+                f"{own} cannot use the policy {self.policy_class.__module__}.{self.policy_class.__qualname__}, it needs a "
+                f'{known[0].__qualname__}: give "MlpPolicy". A saved model with this policy is of another algorithm: load it '
+                "with the class that saved it."
+            )
+
     def _setup_model(self) -> None:
+        self._check_saved_algorithm()
         # Here and not in the constructor, so that what ``load`` is given is checked as well
         self._check_settings()
         if self.rollout_buffer_class is None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sb3_cora.common.critics import AgentValueCritic, QCritic, ValueCritic
 from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution, JointStateDependentGaussian
-from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.joint_env import JointSpaces, check_joint_observation
 from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, StackParameters, init_orthogonal
 
 
@@ -274,6 +274,10 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         log_std = self.log_std.expand(n_envs, self.joint_spaces.n_agents, -1, -1)
         self.noise_weights = th.randn_like(log_std) * log_std.exp()
+
+    def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
+        check_joint_observation(observation, self.observation_space)
+        return super().obs_to_tensor(observation)
 
     def split_observation(self, obs: PyTorchObs) -> JointObservation:
         """

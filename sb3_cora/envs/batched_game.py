@@ -9,9 +9,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from sb3_cora.common.batch_vec_env import BatchVecEnv
 from sb3_cora.common.env_util import load_entry_point
 from sb3_cora.envs.registration import GAMES
 
@@ -119,7 +119,7 @@ class BatchedGame(ABC):
         return observations
 
 
-class GameVecEnv(VecEnv):
+class GameVecEnv(BatchVecEnv):
     """
     A Stable-Baselines3 ``VecEnv`` of a game in many worlds, each step of which is a few operations of numpy.
 

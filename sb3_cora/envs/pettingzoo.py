@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_cora.common.env_util import load_entry_point
 from sb3_cora.common.joint_env import (
@@ -18,7 +19,10 @@ from sb3_cora.common.joint_env import (
     joint_observation_space,
     pad_observations,
     reduce_rewards,
+    warn_of_opposed_teams,
 )
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.suite_policy import SuitePolicy
 
 try:
     import pettingzoo
@@ -35,6 +39,10 @@ ENV_FORM = (
 
 # What the infos of PettingZooEnv, of Monitor and of SB3's vector environments have anyway
 OWN_INFO_KEYS = ("agent_rewards", "agent_infos", "episode", "terminal_observation", "TimeLimit.truncated")
+
+
+# PettingZoo has no word for teams; mpe2 names its adversaries so, the one of simple_crypto Eve
+ADVERSARY_MARKS = ("adversary", "eve_")
 
 
 class TeamMember:
@@ -155,6 +163,8 @@ class PettingZooEnv(gym.Env):
             TeamMember(agent, parallel_env.observation_space(agent), parallel_env.action_space(agent))
             for agent in parallel_env.possible_agents
         ]
+        names = [str(member.name) for member in self.members]
+        warn_of_opposed_teams(names, [any(mark in name for mark in ADVERSARY_MARKS) for name in names], team_reward)
         _, infos = parallel_env.reset()
         state = self._state()
         self.action_space = joint_action_space([member.action_space for member in self.members])
@@ -235,21 +245,10 @@ class PettingZooEnv(gym.Env):
         :param infos: likewise
         :param valued: the agents whose ``agent_mask`` is 1
         """
-        joint = {
-            "observation": pad_observations([member.observation(observations) for member in self.members]),
-            "agent_mask": np.array([member.name in valued for member in self.members], dtype=np.int8),
-        }
+        joint = join_observations(self.members, observations, infos, valued, self._mask_shape)
         state = self._state()
         if state is not None:
             joint["state"] = state
-        if self._mask_shape is not None:
-            joint["action_mask"] = np.zeros(self._mask_shape, dtype=np.int8)
-            for row, member in zip(joint["action_mask"], self.members, strict=True):
-                own = member.action_mask(observations, infos)
-                # A policy cannot choose from nothing, so all actions stay allowed to an agent that acts no more.
-                row[: member.action_space.n] = 1 if own is None or member.name not in valued else own
-                if not row.any():
-                    row[0] = 1
         return joint
 
     def _state(self) -> np.ndarray | None:
@@ -280,6 +279,111 @@ class PettingZooEnv(gym.Env):
     def close(self) -> None:
         """Close the PettingZoo environment."""
         self.parallel_env.close()
+
+
+def join_observations(
+    members: Sequence[TeamMember], observations: dict, infos: dict, valued: set, mask_shape: tuple[int, ...] | None
+) -> dict[str, np.ndarray]:
+    """
+    The joint observation of a team, without the state.
+
+    :param members: the agents, in order
+    :param observations: PettingZoo's, by agent; agents may be missing
+    :param infos: likewise
+    :param valued: the agents whose ``agent_mask`` is 1
+    :param mask_shape: ``(n_agents, n_actions)`` where there are action masks, else ``None``
+    :return: ``"observation"``, ``"agent_mask"`` and, where there are any, ``"action_mask"``; see ``PettingZooEnv``
+    """
+    joint = {
+        "observation": pad_observations([member.observation(observations) for member in members]),
+        "agent_mask": np.array([member.name in valued for member in members], dtype=np.int8),
+    }
+    if mask_shape is not None:
+        joint["action_mask"] = np.zeros(mask_shape, dtype=np.int8)
+        for row, member in zip(joint["action_mask"], members, strict=True):
+            own = member.action_mask(observations, infos)
+            # A policy cannot choose from nothing, so all actions stay allowed to an agent that acts no more.
+            row[: member.action_space.n] = 1 if own is None or member.name not in valued else own
+            if not row.any():
+                row[0] = 1
+    return joint
+
+
+class PettingZooPolicy(SuitePolicy):
+    """
+    A trained model in PettingZoo's own loop: from a dict of observations to a dict of actions.
+
+    .. code-block:: python
+
+        policy = PettingZooPolicy(model, parallel_env)
+        observations, infos = parallel_env.reset(seed=0)
+        while parallel_env.agents:
+            actions = policy.predict(observations, infos, deterministic=True)
+            observations, rewards, terminations, truncations, infos = parallel_env.step(actions)
+
+    Each agent acts on its own observation, so an ``AECEnv`` is played with what ``last()`` returns:
+    ``policy.predict({agent: observation}, {agent: info})[agent]``, and ``None`` for an agent that is done.
+
+    :param model: the trained model
+    :param env: the environment that is played, a ``ParallelEnv`` or an ``AECEnv``, with the arguments and SuperSuit's
+        wrappers that the model was trained with. It is asked for spaces and for the agents that live, and never stepped
+    :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
+        where it has one; a model loaded without environment knows of none:
+        ``VecNormalize.load(path, make_joint_vec_env(env))``
+    :raises TypeError: if the model is of no algorithm of this package
+    :raises ValueError: if the environment is none that the model can act in
+    """
+
+    def __init__(
+        self,
+        model: CooperativeOnPolicyAlgorithm,
+        env: "ParallelEnv | AECEnv",
+        vec_normalize: VecNormalize | None = None,
+    ) -> None:
+        self.env = env
+        self.members = [
+            TeamMember(agent, env.observation_space(agent), env.action_space(agent)) for agent in env.possible_agents
+        ]
+        super().__init__(
+            model,
+            joint_observation_space([member.bare_observation_space for member in self.members]),
+            joint_action_space([member.action_space for member in self.members]),
+            vec_normalize,
+        )
+        self._mask_shape = self.joint_spaces.action_mask.shape if self.joint_spaces.has_action_mask else None
+
+    def predict(
+        self, observations: dict[Any, Any], infos: dict[Any, dict] | None = None, deterministic: bool = False
+    ) -> dict[Any, Any]:
+        """
+        :param observations: PettingZoo's, by agent; agents may be missing
+        :param infos: likewise; needed where they carry the action masks
+        :param deterministic: whether to take the most likely actions, or to sample
+        :return: the action of each agent that lives and has an observation, in its own space
+        :raises ValueError: if an agent is unknown, or action masks are missing
+        """
+        names = [member.name for member in self.members]
+        unknown = [name for name in observations if name not in names]
+        if unknown:
+            raise ValueError(
+                f"There are observations of {unknown}, which are none of the agents {names}. Give what the environment's "
+                "reset() and step() return first, a dict by agent."
+            )
+        if infos is None and self._mask_shape is not None and not all(member.observes_mask for member in self.members):
+            raise ValueError(
+                "The model was trained with action masks, which this environment gives in its infos: "
+                "predict(observations, infos)."
+            )
+        acting = set(observations).intersection(self.env.agents)
+        if not acting:
+            return {}
+        joint = join_observations(self.members, observations, infos or {}, acting, self._mask_shape)
+        rows = self._predict(joint, deterministic)
+        return {
+            member.name: member.own_action(row)
+            for member, row in zip(self.members, rows, strict=True)
+            if member.name in acting
+        }
 
 
 def make_pettingzoo_env(

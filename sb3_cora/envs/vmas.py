@@ -11,15 +11,19 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from sb3_cora.common.batch_vec_env import BatchVecEnv
 from sb3_cora.common.joint_env import (
     check_team_reward,
     joint_action_space,
     joint_observation_space,
     reduce_rewards,
+    warn_of_opposed_teams,
 )
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.suite_policy import SuitePolicy
 
 try:
     import vmas
@@ -150,6 +154,14 @@ class VmasWorlds:
         self.n_agents = self.environment.n_agents
         self.observation_space, self.action_space, self._action_dims = _joint_spaces(self.environment)
 
+    def warn_of_opposed_teams(self, team_reward: str) -> None:
+        """
+        :param team_reward: how the agents' rewards become the team's
+        """
+        # VMAS flags adversaries, except for the red team of football
+        opposed = [agent.adversary or agent.name.startswith("agent_red_") for agent in self.environment.agents]
+        warn_of_opposed_teams([agent.name for agent in self.environment.agents], opposed, team_reward)
+
     def seed(self, seed: int) -> None:
         """
         Restart the random stream; the worlds follow at their next reset.
@@ -178,7 +190,7 @@ class VmasWorlds:
             (observations,) = self.environment.get_from_scenario(
                 get_observations=True, get_rewards=False, get_infos=False, get_dones=False
             )
-        joint = self._joint_observations(observations)
+        joint = self.joint_observations(observations)
         return joint if indices is None else joint[indices]
 
     def _reset_all(self) -> None:
@@ -207,27 +219,34 @@ class VmasWorlds:
         :return: what the step gives, before any reset
         :raises ValueError: if an action is NaN or outside the action space
         """
-        if isinstance(self.action_space, spaces.Box):
-            if not ((actions >= self.action_space.low) & (actions <= self.action_space.high)).all():
-                raise ValueError(
-                    f"Actions range over [{actions.min()}, {actions.max()}], outside of {self.action_space}, or are NaN. "
-                    "Clip them to the action space, as SB3's predict() does."
-                )
-            columns = th.as_tensor(actions, dtype=th.float32, device=self.environment.device)
-        else:
-            columns = th.as_tensor(actions, device=self.environment.device).unsqueeze(-1)
-        with self.stream.active():
-            observations, agent_rewards, *ends, _ = self.environment.step(
-                [columns[:, agent, :dim] for agent, dim in enumerate(self._action_dims)]
+        space = self.action_space
+        if isinstance(space, spaces.Box) and not ((actions >= space.low) & (actions <= space.high)).all():
+            raise ValueError(
+                f"Actions range over [{actions.min()}, {actions.max()}], outside of {space}, or are NaN. "
+                "Clip them to the action space, as SB3's predict() does."
             )
+        with self.stream.active():
+            observations, agent_rewards, *ends, _ = self.environment.step(self.own_actions(actions))
             terminated, truncated = ends if self.environment.terminated_truncated else self._separate_ends()
+        # Some scenarios (wheel) give rewards of shape (num_envs, 1).
+        columns = [rewards.reshape(-1) for rewards in _in_order(agent_rewards, self.environment)]
         return WorldsStep(
-            self._joint_observations(observations),
-            # Some scenarios (wheel) give rewards of shape (num_envs, 1).
-            th.stack([rewards.reshape(-1) for rewards in _in_order(agent_rewards)], dim=1).float().cpu().numpy(),
+            self.joint_observations(observations),
+            th.stack(columns, dim=1).float().cpu().numpy(),
             terminated.cpu().numpy(),
             truncated.cpu().numpy(),
         )
+
+    def own_actions(self, actions: np.ndarray) -> list[th.Tensor]:
+        """
+        :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
+        :return: each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds
+        """
+        if isinstance(self.action_space, spaces.Box):
+            columns = th.as_tensor(actions, dtype=th.float32, device=self.environment.device)
+        else:
+            columns = th.as_tensor(actions, device=self.environment.device).unsqueeze(-1)
+        return [columns[:, agent, :dim] for agent, dim in enumerate(self._action_dims)]
 
     def _separate_ends(self) -> tuple[th.Tensor, th.Tensor]:
         """Both ends of an environment made without ``terminated_truncated``, whose step() has merged them."""
@@ -237,9 +256,13 @@ class VmasWorlds:
             return terminated, th.zeros_like(terminated)
         return terminated, environment.steps >= environment.max_steps
 
-    def _joint_observations(self, observations: "list | dict") -> np.ndarray:
+    def joint_observations(self, observations: "list | dict") -> np.ndarray:
+        """
+        :param observations: VMAS's, each agent's ``(num_envs, d_i)``
+        :return: ``(num_envs, n_agents, obs_dim)``
+        """
         joint = th.zeros((self.num_envs, *self.observation_space.shape), device=self.environment.device)
-        for agent, observation in enumerate(_in_order(observations)):
+        for agent, observation in enumerate(_in_order(observations, self.environment)):
             flat = _flatten(observation)
             joint[:, agent, : flat.shape[1]] = flat
         return joint.cpu().numpy()
@@ -271,7 +294,7 @@ class VmasWorlds:
             self.environment.viewer = None
 
 
-class VmasVecEnv(VecEnv):
+class VmasVecEnv(BatchVecEnv):
     """
     A Stable-Baselines3 ``VecEnv`` over the worlds of one VMAS environment, stepped as one batch.
 
@@ -312,6 +335,7 @@ class VmasVecEnv(VecEnv):
         check_team_reward(team_reward)
         self.team_reward = team_reward
         self.worlds = VmasWorlds(scenario, num_envs, max_steps, seed, device, continuous_actions, **scenario_kwargs)
+        self.worlds.warn_of_opposed_teams(team_reward)
         self.render_mode = render_mode
         self.spec: gym.envs.registration.EnvSpec | None = None
         super().__init__(self.worlds.num_envs, self.worlds.observation_space, self.worlds.action_space)
@@ -448,6 +472,7 @@ class VmasEnv(gym.Env):
         check_team_reward(team_reward)
         self.team_reward = team_reward
         self.worlds = VmasWorlds(scenario, 1, max_steps, seed, device, continuous_actions, **scenario_kwargs)
+        self.worlds.warn_of_opposed_teams(team_reward)
         self.observation_space = self.worlds.observation_space
         self.action_space = self.worlds.action_space
         self.render_mode = render_mode
@@ -485,6 +510,53 @@ class VmasEnv(gym.Env):
         self.worlds.close()
 
 
+class VmasPolicy(SuitePolicy):
+    """
+    A trained model in VMAS's own loop: from its list of observations to its list of actions, all worlds at once.
+
+    .. code-block:: python
+
+        policy = VmasPolicy(model, environment)
+        observations = environment.reset(seed=0)
+        for _ in range(100):
+            observations, rewards, dones, infos = environment.step(policy.predict(observations, deterministic=True))
+
+    :param model: the trained model
+    :param environment: the ``vmas`` ``Environment`` that is played, of any number of worlds. It is asked for its spaces and
+        never stepped
+    :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
+        where it has one; a model loaded without environment knows of none:
+        ``VecNormalize.load(path, make_joint_vec_env("give_way"))``
+    :raises TypeError: if the model is of no algorithm of this package
+    :raises ValueError: if the environment is none that the model can act in
+    """
+
+    def __init__(
+        self,
+        model: CooperativeOnPolicyAlgorithm,
+        environment: "Environment",
+        vec_normalize: VecNormalize | None = None,
+    ) -> None:
+        self.worlds = VmasWorlds(environment)
+        super().__init__(model, self.worlds.observation_space, self.worlds.action_space, vec_normalize)
+
+    @th.no_grad()
+    def predict(
+        self, observations: "list[th.Tensor] | dict[str, th.Tensor]", deterministic: bool = False
+    ) -> "list[th.Tensor] | dict[str, th.Tensor]":
+        """
+        :param observations: VMAS's, each agent's ``(num_envs, d_i)``, in a list or (with ``dict_spaces``) a dict
+        :param deterministic: whether to take the most likely actions, or to sample
+        :return: each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
+            the observations are in one
+        """
+        parts = {"observation": self.worlds.joint_observations(observations)}
+        actions = self.worlds.own_actions(self._predict(parts, deterministic))
+        if isinstance(observations, dict):
+            return {agent.name: own for agent, own in zip(self.worlds.environment.agents, actions, strict=True)}
+        return actions
+
+
 def _checked_scenario(scenario: "str | BaseScenario") -> "str | BaseScenario":
     known = [*vmas.scenarios, *vmas.debug_scenarios, *vmas.mpe_scenarios]
     if isinstance(scenario, str) and scenario not in known:
@@ -508,8 +580,8 @@ def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | 
             "The VMAS environment was made with multidiscrete_actions=True, several choices an agent. "
             "Make it without: VMAS then gives each agent one choice out of their product."
         )
-    agent_observation_spaces = _in_order(environment.observation_space.spaces)
-    agent_action_spaces = _in_order(environment.action_space.spaces)
+    agent_observation_spaces = _in_order(environment.observation_space.spaces, environment)
+    agent_action_spaces = _in_order(environment.action_space.spaces, environment)
     # VMAS speaks the legacy gym, whose spaces are no Gymnasium spaces.
     observation_space = joint_observation_space(
         [spaces.Box(-np.inf, np.inf, (_length(space),)) for space in agent_observation_spaces]
@@ -528,9 +600,10 @@ def _length(space: Any) -> int:
     return int(np.prod(space.shape))
 
 
-def _in_order(per_agent: Any) -> list:
-    """The agents' values, out of VMAS's list or (with ``dict_spaces``) dict."""
-    return list(per_agent.values()) if hasattr(per_agent, "values") else list(per_agent)
+def _in_order(per_agent: Any, environment: "Environment") -> list:
+    """The agents' values in the order of the agents, out of VMAS's list or (with ``dict_spaces``) dict."""
+    # By name: the legacy gym sorts the keys of its Dict spaces, and VMAS those of its observations and rewards not.
+    return [per_agent[agent.name] for agent in environment.agents] if isinstance(per_agent, dict) else list(per_agent)
 
 
 def _flatten(observation: "th.Tensor | dict") -> th.Tensor:

@@ -1,0 +1,72 @@
+"""Trained models in the loop of a suite's own API."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+
+
+class SuitePolicy:
+    """
+    What acting in a suite's own API has in common: a suite adds how its observations become joint ones, and joint actions
+    its own.
+
+    Each agent acts on its own observation. The state of a joint observation, which only critics look at, is left out.
+
+    :param model: the trained model
+    :param observation_space: the joint observations of the suite's environment, ``Box(n_agents, obs_dim)``
+    :param action_space: its joint actions
+    :param vec_normalize: the normalization that the model was trained with; that of the model's environment if ``None``
+    :raises TypeError: if the model is of no algorithm of this package
+    :raises ValueError: if the environment is none that the model can act in
+    """
+
+    def __init__(
+        self,
+        model: CooperativeOnPolicyAlgorithm,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.MultiDiscrete,
+        vec_normalize: VecNormalize | None,
+    ) -> None:
+        if not isinstance(model, CooperativeOnPolicyAlgorithm):
+            raise TypeError(
+                f"The model is {model!r}, but only the algorithms of sb3_cora have a policy for each agent. One policy for "
+                "the whole team acts on joint observations: use it with sb3_cora.make_joint_vec_env(env)."
+            )
+        joint = JointSpaces.from_spaces(model.observation_space, model.action_space)
+        if (joint.n_agents, joint.obs_dim) != observation_space.shape or model.action_space != action_space:
+            raise ValueError(
+                f"The model was trained on {joint.n_agents} agents that observe {joint.obs_dim} numbers each and act in "
+                f"{model.action_space}, but in this environment observations are of shape {observation_space.shape} and "
+                f"actions in {action_space}. Give the environment the arguments and the wrappers of the training; what a "
+                "wrapper of the VecEnv did to observations (VecFrameStack), a wrapper of the suite has to do here."
+            )
+        self.model = model
+        self.joint_spaces = joint
+        self.vec_normalize = model.get_vec_normalize_env() if vec_normalize is None else vec_normalize
+
+    def _predict(self, parts: dict[str, np.ndarray], deterministic: bool) -> np.ndarray:
+        """
+        :param parts: the joint observation, ``(..., n_agents, obs_dim)``, as ``"observation"``, and the masks where there
+            are any
+        :param deterministic: whether to take the most likely actions
+        :return: the joint actions, ``(..., n_agents, act_dim)`` or ``(..., n_agents)``
+        """
+        space = self.model.observation_space
+        observation: Any = parts["observation"]
+        if isinstance(space, spaces.Dict):
+            joint = self.joint_spaces
+            # What is not at hand has no say in what the agents do: zeros for the state, ones for masks
+            shapes = {"state": (joint.state_dim,), "agent_mask": (joint.n_agents,), "action_mask": joint.action_mask.shape}
+            observation = {
+                key: parts[key] if key in parts else np.full((*observation.shape[:-2], *shapes[key]), float(key != "state"))
+                for key in space.spaces
+            }
+        if self.vec_normalize is not None:
+            observation = self.vec_normalize.normalize_obs(observation)
+        actions, _ = self.model.predict(observation, deterministic=deterministic)
+        return actions
