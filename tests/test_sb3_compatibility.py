@@ -518,9 +518,9 @@ EVERYONE_LOGS = {
     "train/loss",
     "train/std",
 }
+Q_LOGS = {"train/q_loss", "train/q_explained_variance", "credit/spread"}
 CREDIT_LOGS = {
     "credit/epsilon",
-    "credit/spread",
     "credit/core_violation",
     "credit/solver_residual",
 }
@@ -538,7 +538,7 @@ def test_tensorboard(algorithm: Algorithm, tmp_path: Path) -> None:
     scalars = set(events.Tags()["scalars"])
     assert EVERYONE_LOGS <= scalars
     assert CREDIT_LOGS & scalars == (CREDIT_LOGS if algorithm in ALGORITHMS_WITH_GAME else set())
-    assert ("train/q_loss" in scalars) == (algorithm in ALGORITHMS_WITH_Q)
+    assert Q_LOGS & scalars == (Q_LOGS if algorithm in ALGORITHMS_WITH_Q else set())
     # SB3 logs a rollout before the update it leads to, hence one entry less than rollouts
     assert [event.step for event in events.Scalars("train/loss")] == [64, 96]
     model.learn(32, tb_log_name="named", reset_num_timesteps=False)
