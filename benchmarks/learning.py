@@ -7,8 +7,7 @@ Train algorithms on one environment over several seeds, and compare their return
 
 Each run is ``zoo/train.py`` in a process of its own, followed by ``zoo/enjoy.py`` on the trained model and on the best of the
 evaluations during the training: 100 deterministic episodes each, from a seed that no training has. What follows ``--`` is
-handed to ``zoo/train.py``. Where observations are normalized, the best model, too, gets the statistics of the end of the
-training, the only ones that rl_zoo3 keeps.
+handed to ``zoo/train.py``.
 
 A finished run goes at once to ``benchmarks/results/learning_<env>.csv``, and a run that the file has is not repeated, so an
 interrupted sweep continues where it was. A run is known by its algorithm, its seed, the arguments after ``--`` and its

@@ -55,6 +55,12 @@ def test_the_readme_lists_what_is_registered() -> None:
     assert families == {env_id.partition("/")[0] + "/" for env_id in ids if "/" in env_id}
 
 
+@pytest.mark.parametrize("env_id", registered_ids())
+def test_an_argument_that_the_environment_does_not_know_is_refused(env_id: str) -> None:
+    with pytest.raises(TypeError, match="misspelt"):
+        make_joint_vec_env(env_id, n_envs=2, misspelt=1, **NEEDED.get(env_id, {}))
+
+
 @pytest.mark.parametrize(
     ("algorithm", "env_id"),
     [

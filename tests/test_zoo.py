@@ -8,11 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 import yaml
 
 import sb3_cora
@@ -232,12 +235,13 @@ def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Pa
     resumed = run_script("train.py", *arguments, "-i", str(first), folder=tmp_path)
     assert "Loading pretrained agent" in resumed.stdout
     assert re.search(r"^Evaluation: +return -?\d+\.\d\d \+- .*, 100 episodes$", resumed.stdout, re.MULTILINE)
-    # The optimizer has gone on from where it was: as many steps again
-    steps = []
+    # The counter and the optimizer have gone on from where they were: as many steps again
+    timesteps, steps = [], []
     for path in (first, second):
         model = ALGORITHMS[name].load(path)
-        assert model.num_timesteps == 512
+        timesteps.append(model.num_timesteps)
         steps.append({int(moments["step"]) for moments in model.policy.optimizer.state_dict()["state"].values()})
+    assert timesteps == [512, 1024]
     assert steps == [{8}, {16}]
 
 
@@ -352,6 +356,8 @@ def test_search_finds_settings_that_a_training_can_use(tmp_path: Path) -> None:
 
 # A joint environment outside of the project, which has no batch: one step an episode, reward 1
 FOREIGN_ENV = """
+import os
+
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
@@ -359,6 +365,8 @@ from gymnasium import spaces
 
 class Coin(gym.Env):
     def __init__(self, poisoned=False):
+        with open("processes.txt", "a") as file:
+            print(os.getpid(), file=file)
         self.observation_space = spaces.Box(-1, 1, (2, 3), np.float32)
         self.action_space = spaces.MultiDiscrete([2, 2])
         self.poisoned = poisoned
@@ -392,9 +400,41 @@ def test_environment_without_entry_or_batch_uses_default(foreign_env: Path) -> N
         folder=foreign_env,
     )
     assert "Using 'default' hyperparameters" in run.stdout
-    assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 100 episodes" in run.stdout
+    # Fewer than of a batch, which plays them in the time of one
+    assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 20 episodes" in run.stdout
     arguments = ("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "--n-envs", "2", "--verbose", "0")
     assert "return 1.00 +- 0.00" in run_script("enjoy.py", *arguments, folder=foreign_env).stdout
+
+
+# Ctrl-C reaches the processes of the environments as well
+def test_processes_are_few_and_may_be_interrupted(foreign_env: Path) -> None:
+    flags = (
+        "--algo",
+        "mappo",
+        "--env",
+        "Coin-v0",
+        "--gym-packages",
+        "foreign_env",
+        "--vec-env",
+        "subproc",
+        "--eval-freq",
+        "64",
+    )
+    process = start_training(
+        foreign_env, *flags, "-n", "100000000", "-params", *("n_envs:1", "n_steps:64", "batch_size:64", "n_epochs:2000")
+    )
+    log = foreign_env / "output.txt"
+    try:
+        wait_for(foreign_env / "logs" / "mappo" / "Coin-v0_1" / "rl_model_64_steps.zip", process, log)
+        # From then on it updates for seconds, while the environments wait
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 0, log.read_text()[-4000:]
+    finally:
+        process.kill()
+    assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 20 episodes" in log.read_text()
+    # One of the training and one of its evaluations; the models it ends with are played in the training's own process
+    assert len(set((foreign_env / "processes.txt").read_text().split())) == 1 + 1 + 1
 
 
 def test_error_in_a_trial_ends_the_search(foreign_env: Path) -> None:
@@ -431,3 +471,248 @@ def test_classes_are_named_by_their_path(tmp_path: Path) -> None:
     policy = MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").policy
     assert policy.activation_fn.__name__ == "ReLU"
     assert policy.net_arch["pi"] == [8]
+
+
+# Scripts one after the other in one process, which spares the imports; each leaves its output, or its error
+SESSION = """
+import contextlib, importlib, json, sys, warnings
+
+for index, (script, *arguments) in enumerate(json.loads(sys.argv[1])):
+    sys.argv = [script, *arguments]
+    with open(f"output_{index}.txt", "w") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            try:
+                importlib.import_module(script).main()
+            except Exception as error:
+                print(f"{type(error).__name__}: {error}")
+"""
+# A training on a game whose episodes have 25 steps
+PENALTY = ("train", "--algo", "mappo", "--env", "penalty", "--eval-freq", "256", "--final-eval-episodes", "4", *TINY)
+NORMALIZED = "normalize:dict(norm_obs=True,norm_reward=False)"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    paths = (folder, ROOT, ROOT / "zoo")
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))}
+
+
+def run_session(commands: list[tuple[str, ...]], folder: Path) -> list[str]:
+    arguments = [sys.executable, "-c", SESSION, json.dumps(commands)]
+    run = subprocess.run(arguments, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-4000:]
+    return [(folder / f"output_{index}.txt").read_text() for index in range(len(commands))]
+
+
+# Where these tests were started with Ctrl-C ignored, so would be what they start
+TRAINING = """
+import runpy, signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("train", run_name="__main__")
+"""
+
+
+def start_training(folder: Path, *arguments: str) -> subprocess.Popen:
+    with open(folder / "output.txt", "w") as output:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-c", TRAINING, *arguments],
+            cwd=folder,
+            env=environment(folder),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # A signal to its group reaches its own processes, and not ours
+            start_new_session=True,
+        )
+
+
+def wait_for(path: Path, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.05)
+
+
+def seen_observations(statistics: Path) -> int:
+    """How many observations have been normalized: those of 8 environments at the reset, and one a timestep."""
+    with open(statistics, "rb") as file:
+        return round(pickle.load(file).obs_rms.count)
+
+
+@pytest.fixture(scope="module")
+def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a training of MAPPO, run 1, was killed some time after its third checkpoint."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = start_training(folder, *PENALTY[1:], NORMALIZED, "-n", "100000000")
+    try:
+        wait_for(folder / "logs" / "mappo" / "penalty_1" / "rl_model_768_steps.zip", process, folder / "output.txt")
+    finally:
+        process.kill()
+        process.wait(timeout=60)
+    return folder
+
+
+def last_checkpoint(folder: Path) -> int:
+    checkpoints = (folder / "logs" / "mappo" / "penalty_1").glob("rl_model_*_steps.zip")
+    return max(int(path.name.split("_")[2]) for path in checkpoints)
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_killed_training_leaves_checkpoints_with_their_statistics(killed_run: Path) -> None:
+    run_folder = killed_run / "logs" / "mappo" / "penalty_1"
+    assert not (run_folder / "penalty.zip").exists()
+    for path in run_folder.glob("rl_model_*_steps.zip"):
+        assert zipfile.is_zipfile(path)
+        steps = int(path.name.split("_")[2])
+        assert seen_observations(run_folder / f"rl_model_vecnormalize_{steps}_steps.pkl") == 8 + steps
+
+
+# What enjoy.py and record_video.py load
+PROBE = """
+import argparse, json
+from saved_run import add_arguments, load_run
+
+def main():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, n_envs=2)
+    loaded = []
+    for flags in (["--load-last-checkpoint"], ["--load-checkpoint", "512"], ["--load-best"]):
+        model, env, _ = load_run(parser.parse_args(["--algo", "mappo", "--env", "penalty", "--exp-id", "1", *flags]))
+        assert not env.training and not env.norm_reward
+        loaded.append((model.num_timesteps, round(env.obs_rms.count)))
+    print(json.dumps(loaded))
+"""
+
+
+def policy_that_plays(logits: tuple[float, float, float]) -> MAPPO:
+    """MAPPO on the game of penalties, both of whose agents have these logits."""
+    model = MAPPO("MlpPolicy", make_joint_vec_env("penalty", n_envs=8), n_steps=32, batch_size=128, n_epochs=2, seed=0)
+    with th.no_grad():
+        *_, weight, bias = model.policy.actor.parameters()
+        weight.zero_()
+        bias.copy_(th.tensor(logits).expand_as(bias))
+    return model
+
+
+@pytest.fixture(scope="module")
+def continued(killed_run: Path) -> dict[str, str]:
+    """What is printed where models are trained on and played behind the killed training, as runs 2 to 5."""
+    # Stopped after one of two rollouts; and without statistics
+    interrupted = policy_that_plays((0.0, 0.0, 0.0))
+    interrupted.learn(512, callback=lambda *_: interrupted.num_timesteps < 256)
+    interrupted.save(killed_run / "interrupted")
+    policy_that_plays((0.1, 0.05, 0.0)).save(killed_run / "worst")
+    (killed_run / "probe.py").write_text(PROBE)
+    checkpoint = f"logs/mappo/penalty_1/rl_model_{last_checkpoint(killed_run)}_steps.zip"
+    best = "logs/mappo/penalty_1/best_model.zip"
+    train = (*PENALTY, NORMALIZED, "learning_rate:'lin_1e-3'")
+    play = ("enjoy", "--algo", "mappo", "--env", "penalty")
+    commands = {
+        "checkpoint": (*train, "-i", checkpoint, "-n", "300"),
+        "best": (*train, "-i", best, "-n", "256", "--reset-num-timesteps", "-P"),
+        "interrupted": (*train, "-i", "interrupted.zip"),
+        # Evaluated only before its one update
+        "worst": (*PENALTY, "n_steps:64", "learning_rate:0.01", "-i", "worst.zip", "-n", "512", "--save-freq", "-1"),
+        "loaded": ("probe",),
+        "play best": (*play, "--load-best", "-n", "60", "--no-render", "--n-envs", "3"),
+        "play checkpoint": (*play, "--load-last-checkpoint", "-n", "24"),
+        "foreign argument": (*PENALTY, "foo:1"),
+        "bad argument": (*PENALTY, "batch_size:0"),
+        "bad environment": (*PENALTY, "--env-kwargs", "foo:1"),
+    }
+    return dict(zip(commands, run_session(list(commands.values()), killed_run), strict=True))
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_killed_training_is_played_with_the_statistics_of_the_model(killed_run: Path, continued: dict[str, str]) -> None:
+    checkpoint, earlier, best = json.loads(continued["loaded"].splitlines()[-1])
+    steps = last_checkpoint(killed_run)
+    assert checkpoint == [steps, 8 + steps]
+    assert earlier == [512, 8 + 512]
+    assert best[0] <= steps and best[1] == 8 + best[0]
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_continuing_takes_counter_schedule_and_statistics_of_the_model(killed_run: Path, continued: dict[str, str]) -> None:
+    logs = killed_run / "logs" / "mappo"
+    models = {run: MAPPO.load(logs / f"penalty_{run}" / "penalty.zip") for run in (2, 3, 4)}
+    seen = {run: seen_observations(logs / f"penalty_{run}" / "penalty" / "vecnormalize.pkl") for run in models}
+    checkpoint, best = last_checkpoint(killed_run), MAPPO.load(logs / "penalty_1" / "best_model.zip").num_timesteps
+
+    share = f"{checkpoint / (checkpoint + 300):.0%}"
+    message = f"Continuing from timestep {checkpoint} to {checkpoint + 300}: schedules go on at {share} of their course"
+    assert message in continued["checkpoint"]
+    # Two rollouts of 256, the second of which goes beyond the end of the schedule
+    assert models[2].num_timesteps == checkpoint + 512
+    assert seen[2] == (8 + checkpoint) + (8 + 512)
+    assert {group["lr"] for group in models[2].policy.optimizer.param_groups} == {0.0}
+
+    assert "Continuing from" not in continued["best"]
+    assert models[3].num_timesteps == 256
+    assert seen[3] == (8 + best) + (8 + 256)
+
+    # Without -n, what was left
+    assert "Continuing from timestep 256 to 512: schedules go on at 50% of their course" in continued["interrupted"]
+    assert models[4].num_timesteps == 512
+    assert "There is no penalty/vecnormalize.pkl, so normalization starts from fresh statistics" in continued["interrupted"]
+    assert "fresh statistics" not in continued["checkpoint"] + continued["best"]
+    assert seen[4] == 8 + 256
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_closing_evaluation_has_a_length_and_shows_its_progress(continued: dict[str, str]) -> None:
+    assert "Playing 4 episodes with logs/mappo/penalty_3/penalty.zip" in continued["best"]
+    assert re.search(r"^Evaluation: .*, 4 episodes$", continued["best"], re.MULTILINE)
+    assert re.search(r"4/4 \[.*episode", continued["best"])
+    assert "4/4" not in continued["checkpoint"]
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_last_model_may_be_the_best(killed_run: Path, continued: dict[str, str]) -> None:
+    run_folder = killed_run / "logs" / "mappo" / "penalty_5"
+    with np.load(run_folder / "evaluations.npz") as evaluations:
+        assert (evaluations["results"] == -100 * 25).all()
+    assert "The last model is better than the best so far, return -2500.00" in continued["worst"]
+    returns = re.findall(r"^(?:Evaluation|Of best model): +return (\S+) ", continued["worst"], re.MULTILINE)
+    assert len(returns) == 2 and returns[0] == returns[1] != "-2500.00"
+    assert (run_folder / "best_model.zip").read_bytes() == (run_folder / "penalty.zip").read_bytes()
+    # Two episodes of 25 steps in each of three environments
+    assert f"return {returns[0]} +- 0.00, length 25.0 +- 0.0, 6 episodes" in continued["play best"]
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_latest_run_is_the_latest_with_such_a_model(continued: dict[str, str]) -> None:
+    assert "Passing over a later run: No checkpoint found for mappo on penalty" in continued["play checkpoint"]
+    assert "Loading logs/mappo/penalty_4/rl_model_512_steps.zip" in continued["play checkpoint"]
+    assert "No episode has ended within 24 steps" in continued["play checkpoint"]
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_refused_settings_leave_no_run(killed_run: Path, continued: dict[str, str]) -> None:
+    assert "TypeError" in continued["foreign argument"] and "foo" in continued["foreign argument"]
+    assert "ValueError: batch_size must be at least 1" in continued["bad argument"]
+    assert "TypeError" in continued["bad environment"] and "foo" in continued["bad environment"]
+    runs = {path.name for path in (killed_run / "logs" / "mappo").iterdir()}
+    assert runs == {f"penalty_{run}" for run in range(1, 6)}
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_terminated_training_saves(tmp_path: Path) -> None:
+    flags = ("-n", "100000000", "--final-eval-episodes", "-1")
+    process = start_training(tmp_path, *PENALTY[1:], NORMALIZED, *flags)
+    try:
+        wait_for(tmp_path / "logs" / "mappo" / "penalty_1" / "rl_model_512_steps.zip", process, tmp_path / "output.txt")
+        process.terminate()
+        assert process.wait(timeout=60) == 0, (tmp_path / "output.txt").read_text()[-4000:]
+    finally:
+        process.kill()
+    run_folder = tmp_path / "logs" / "mappo" / "penalty_1"
+    model = MAPPO.load(run_folder / "penalty.zip")
+    assert model.num_timesteps >= 512
+    # The signal may have come between a step and its count
+    seen = seen_observations(run_folder / "penalty" / "vecnormalize.pkl")
+    assert seen - model.num_timesteps in (8, 8 + 8)
+    # A negative number: there is no closing evaluation
+    output = (tmp_path / "output.txt").read_text()
+    assert "Playing" not in output and "Evaluation:" not in output
+    assert "Learning curve:" in output

@@ -1,15 +1,42 @@
 """The evaluation of a trained model."""
 
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from tqdm import tqdm
+
+from sb3_cora.common.env_util import is_batched
 
 # Folder of the normalization statistics of a run's best model, beside the model
 BEST_STATISTICS = "best_model_statistics"
+
+
+class EvaluationSize(NamedTuple):
+    """
+    How long evaluations take unless a flag says otherwise.
+
+    :param n_episodes: Episodes of an evaluation during the training, in as many environments
+    :param n_final_episodes: Episodes of the evaluation of a trained model
+    :param n_final_envs: Environments side by side in the evaluation of a trained model
+    """
+
+    n_episodes: int
+    n_final_episodes: int
+    n_final_envs: int
+
+    @classmethod
+    def of_env(cls, env_id: str) -> "EvaluationSize":
+        """
+        :param env_id: id of the environment
+        :return: what suits it: a batch plays a hundred episodes in little more than the time of one, while elsewhere each
+            takes its own, which for a robot's thousand steps is a large part of a second
+        """
+        return cls(50, 100, 100) if is_batched(env_id) else cls(10, 20, 10)
 
 
 class Evaluation(NamedTuple):
@@ -25,7 +52,9 @@ class Evaluation(NamedTuple):
         )
 
 
-def evaluate(model: BaseAlgorithm, env: VecEnv, n_episodes: int, deterministic: bool) -> Evaluation:
+def evaluate(
+    model: BaseAlgorithm, env: VecEnv, n_episodes: int, deterministic: bool, show_progress: bool = False
+) -> Evaluation:
     """
     Play episodes, as many at a time as there are environments.
 
@@ -33,12 +62,52 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, n_episodes: int, deterministic: 
     :param env: the environments, whose normalization of rewards is off
     :param n_episodes: number of episodes, shared out evenly among the environments
     :param deterministic: whether to take the likeliest actions instead of sampling
+    :param show_progress: whether to show a progress bar
     :return: the episodes' returns and lengths
     """
-    returns, lengths = evaluate_policy(
-        model, env, n_eval_episodes=n_episodes, deterministic=deterministic, return_episode_rewards=True
-    )
+    with tqdm(total=n_episodes, unit="episode", disable=not show_progress) as bar:
+
+        def count(step: dict[str, Any], _: dict[str, Any]) -> None:
+            if step["done"]:
+                bar.update()
+
+        returns, lengths = evaluate_policy(
+            model, env, n_eval_episodes=n_episodes, deterministic=deterministic, return_episode_rewards=True, callback=count
+        )
     return Evaluation(np.asarray(returns), np.asarray(lengths))
+
+
+def play(model: BaseAlgorithm, env: VecEnv, n_steps: int, deterministic: bool) -> Evaluation:
+    """
+    Play for a number of steps.
+
+    :param model: the trained model
+    :param env: the environments, under a monitor, whose normalization of rewards is off
+    :param n_steps: number of steps of each environment
+    :param deterministic: whether to take the likeliest actions instead of sampling
+    :return: returns and lengths of the episodes that ended within them, which may be none
+    """
+    episodes: list[dict[str, float]] = []
+    observations = env.reset()
+    for _ in range(n_steps):
+        actions, _ = model.predict(observations, deterministic=deterministic)  # type: ignore[arg-type]
+        observations, _, _, infos = env.step(actions)
+        episodes += [info["episode"] for info in infos if "episode" in info]
+    return Evaluation(np.array([episode["r"] for episode in episodes]), np.array([episode["l"] for episode in episodes]))
+
+
+def statistics_path(model_path: Path, env_name: str) -> Path:
+    """
+    :param model_path: file of a model: a run's last one, its best one, or a checkpoint
+    :param env_name: the environment's name in the folders
+    :return: where the run keeps the normalization statistics that this model was saved with, if it normalizes
+    """
+    if model_path.name == "best_model.zip":
+        return model_path.parent / BEST_STATISTICS / "vecnormalize.pkl"
+    checkpoint = re.fullmatch(r"(.+)_(\d+_steps)\.zip", model_path.name)
+    if checkpoint is not None:
+        return model_path.parent / f"{checkpoint[1]}_vecnormalize_{checkpoint[2]}.pkl"
+    return model_path.parent / env_name / "vecnormalize.pkl"
 
 
 def set_statistics(env: VecEnv, path: Path) -> None:

@@ -1,6 +1,9 @@
 """rl_zoo3's experiment manager, for joint environments."""
 
+import shutil
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,21 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from batch_env import batch_env_constructor
-from evaluation import BEST_STATISTICS, Evaluation, evaluate, set_statistics
+from callbacks import SaveModelCallback
+from evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from plot import plot_learning_curve
 from sb3_cora.common.env_util import is_batched
+from sb3_cora.common.vec_normalize import JointVecNormalize
 
 HYPERPARAMS_FOLDER = Path(__file__).resolve().parent.parent / "hyperparams"
 # Settings that rl_zoo3 would evaluate as Python code if they were strings
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
-# Evaluations, at most, during a training whose --eval-freq is 0
+# Evaluations and checkpoints, at most, during a training whose --eval-freq or --save-freq is 0
 N_EVALUATIONS = 30
-# Episodes of the evaluation that closes a training
-N_FINAL_EPISODES = 100
 
 
 class JointExperimentManager(ExperimentManager):
@@ -32,18 +36,34 @@ class JointExperimentManager(ExperimentManager):
 
     What differs from rl_zoo3: settings come from this project's ``hyperparams/<algo>.yml`` where there is one, and no
     string in them is evaluated; environments that have a batch of their own (VMAS) use it; ``--eval-freq 0`` spreads up to
-    30 evaluations over the training; a training ends with a learning curve and with evaluations of the last and of the
-    best model, 100 episodes each, and the best model keeps the normalization it was evaluated with; an error in a trial of
-    the hyperparameter search ends the search.
+    30 evaluations over the training, and ``--save-freq 0`` makes a checkpoint before each; ``--eval-episodes 0`` and
+    ``--n-eval-envs 0`` are what suits the environment; best models and checkpoints keep the normalization they were saved
+    with; a training ends with a learning curve and with evaluations of the last and of the best model, the better of which
+    is the best model from then on; ``-i`` goes on with the timesteps, and with the normalization of the very model it
+    names; settings that are refused leave no folder; an error in a trial of the hyperparameter search ends the search.
 
-    The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``.
+    The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``; ``args`` also has ``final_eval_episodes`` and
+    ``reset_num_timesteps``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.evaluation_size = EvaluationSize.of_env(self.env_name.gym_id)
+        # Whether timesteps and schedules go on from those of the model that is continued
+        self.keeps_counter = self.continue_training and not self.args.reset_num_timesteps
         own_config = HYPERPARAMS_FOLDER / f"{self.algo}.yml"
         if kwargs.get("config") is None and own_config.is_file():
             self.config = str(own_config)
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        is_new = not Path(self.save_path).exists()
+        try:
+            return super().setup_experiment()
+        except BaseException:
+            if is_new:
+                # Made before the settings are tried, and it would count as a run
+                shutil.rmtree(self.save_path, ignore_errors=True)
+            raise
 
     def _preprocess_hyperparams(
         self, hyperparams: dict[str, Any]
@@ -54,8 +74,12 @@ class JointExperimentManager(ExperimentManager):
                     f"{key} in {self.config} is the string {hyperparams[key]!r}, which would have to be evaluated as Python "
                     "code. Write it as a YAML mapping instead, e.g. 'policy_kwargs: {net_arch: {pi: [64, 64]}}'."
                 )
+        is_length_given = self.n_timesteps > 0
         preprocessed = super()._preprocess_hyperparams(hyperparams)
         self.rollout_size = preprocessed[0].get("n_steps", 1) * self.n_envs
+        self._set_evaluation_size()
+        if self.keeps_counter:
+            self._continue_counter(is_length_given)
         policy_kwargs = preprocessed[0].get("policy_kwargs", {})
         for key, value in policy_kwargs.items():
             # A dotted name stands for the class, as rl_zoo3 has it for policies and wrappers
@@ -66,15 +90,73 @@ class JointExperimentManager(ExperimentManager):
             self.eval_env_kwargs = self.env_kwargs
         return preprocessed
 
+    def _set_evaluation_size(self) -> None:
+        """What flags have left open: how many episodes are played in an evaluation, in how many environments."""
+        if self.n_eval_episodes == 0:
+            self.n_eval_episodes = self.evaluation_size.n_episodes
+        if self.n_eval_envs == 0:
+            self.n_eval_envs = min(self.n_eval_episodes, self.evaluation_size.n_episodes)
+            if self.vec_env_class is SubprocVecEnv and not is_batched(self.env_name.gym_id):
+                # Each is a process: no more of them than the training itself was given
+                self.n_eval_envs = min(self.n_eval_envs, self.n_envs)
+
+    def _continue_counter(self, is_length_given: bool) -> None:
+        """
+        Say from where to where a training that is continued goes.
+
+        :param is_length_given: whether the command line says how many more timesteps to train; otherwise it is what was left
+            of a training that was interrupted, and after a complete one as many as the settings say
+        """
+        data, _, _ = load_from_zip_file(self.trained_agent, device="cpu")
+        assert data is not None
+        done, planned = data["num_timesteps"], data["_total_timesteps"]
+        if not is_length_given and done < planned:
+            self.n_timesteps = planned - done
+        total = done + self.n_timesteps
+        print(
+            f"Continuing from timestep {done} to {total}: schedules go on at {done / total:.0%} of their course "
+            "(--reset-num-timesteps starts both anew)"
+        )
+
     def create_callbacks(self) -> None:
+        # The policy stays the same within a rollout, so there is nothing to see or to keep more often
+        freq = max(self.n_timesteps // N_EVALUATIONS, self.rollout_size)
         if self.eval_freq == 0:
-            # The policy stays the same within a rollout, so there is nothing to see more often
-            self.eval_freq = max(self.n_timesteps // N_EVALUATIONS, self.rollout_size)
+            self.eval_freq = freq
+        if self.save_freq == 0:
+            self.save_freq = self.eval_freq if self.eval_freq > 0 else freq
         super().create_callbacks()
         for callback in self.callbacks:
             if isinstance(callback, EvalCallback) and isinstance(callback.callback_on_new_best, SaveVecNormalizeCallback):
                 # rl_zoo3 keeps one file of statistics for both models, and the last model's overwrite the best one's
-                callback.callback_on_new_best.save_path = str(Path(self.save_path) / BEST_STATISTICS)
+                best = Path(self.save_path) / "best_model.zip"
+                callback.best_model_save_path = None
+                callback.callback_on_new_best = SaveModelCallback(best, statistics_path(best, self.env_name))
+                callback.callback_on_new_best.parent = callback
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        # rl_zoo3 takes the statistics of the run's last model for all of its models
+        statistics = statistics_path(Path(self.trained_agent), self.env_name)
+        if self.continue_training and statistics.is_file():
+            if not eval_env:
+                print(f"Loading saved VecNormalize stats from {statistics}")
+            normalize = JointVecNormalize.load(str(statistics), env)
+            # Also where the settings do not say so, for they are to be saved with the model
+            self.normalize = True
+        elif self.normalize:
+            if self.continue_training and not eval_env:
+                warnings.warn(
+                    f"There is no {statistics}, so normalization starts from fresh statistics: at first "
+                    f"{self.trained_agent} sees other observations than it was trained on.",
+                    stacklevel=2,
+                )
+            normalize = JointVecNormalize(env, **self.normalize_kwargs)
+        else:
+            return env
+        if eval_env:
+            normalize.training = False
+            normalize.norm_reward = False
+        return normalize
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         env_id = self.env_name.gym_id
@@ -89,6 +171,30 @@ class JointExperimentManager(ExperimentManager):
             self.vec_env_class = batch_env_constructor(env_id, env_kwargs, monitor_dir)  # type: ignore[assignment]
         return super().create_envs(n_envs, eval_env=eval_env, no_log=no_log)
 
+    def learn(self, model: BaseAlgorithm) -> None:
+        """
+        Train to the end, or until Ctrl-C or a SIGTERM.
+
+        It takes the place of rl_zoo3's, which always counts timesteps anew, and loses the model where Ctrl-C has ended the
+        processes of a ``SubprocVecEnv`` as well.
+
+        :param model: the model
+        """
+        kwargs: dict[str, Any] = {"callback": self.callbacks, "reset_num_timesteps": not self.keeps_counter}
+        if self.log_interval != -1:
+            kwargs["log_interval"] = self.log_interval if self.log_interval > -1 else None
+        try:
+            model.learn(self.n_timesteps, **kwargs)
+        except KeyboardInterrupt:
+            for callback in self.callbacks:
+                callback.on_training_end()
+        finally:
+            evaluations = [callback.eval_env for callback in self.callbacks if isinstance(callback, EvalCallback)]
+            for env in (model.env, *evaluations):
+                assert env is not None
+                with suppress(EOFError, ConnectionError):
+                    env.close()
+
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         super().save_trained_model(model)
         self.report(model)
@@ -100,40 +206,54 @@ class JointExperimentManager(ExperimentManager):
         :param model: the trained model
         """
         folder = Path(self.save_path)
+        last, best = folder / f"{self.env_name}.zip", folder / "best_model.zip"
         paths = {
-            "Model": folder / f"{self.env_name}.zip",
-            "Normalization": Path(self.params_path) / "vecnormalize.pkl",
-            "Best model": folder / "best_model.zip",
-            "Its statistics": folder / BEST_STATISTICS / "vecnormalize.pkl",
+            "Model": last,
+            "Normalization": statistics_path(last, self.env_name),
+            "Best model": best,
+            "Its statistics": statistics_path(best, self.env_name),
             "Settings": Path(self.params_path) / "config.yml",
             "Evaluations": folder / "evaluations.npz",
             "Learning curve": folder / "learning_curve.png",
         }
-        evaluation = self.evaluate_saved(model, paths["Normalization"])
+        evaluation = None
+        if self.args.final_eval_episodes >= 0:
+            evaluation = self.evaluate_saved(model, last)
+            print(f"{'Evaluation:':<16}{evaluation}")
+            if best.is_file():
+                best_evaluation = self.evaluate_saved(type(model).load(best, device=model.device), best)
+                if evaluation.returns.mean() > best_evaluation.returns.mean():
+                    print(f"The last model is better than the best so far, {best_evaluation}, and takes its place")
+                    best_evaluation = evaluation
+                    shutil.copyfile(last, best)
+                    if paths["Normalization"].is_file():
+                        shutil.copyfile(paths["Normalization"], paths["Its statistics"])
+                print(f"{'Of best model:':<16}{best_evaluation}")
         if paths["Evaluations"].is_file():
             title = f"{self.algo} on {self.env_name}, seed {self.seed}"
-            plot_learning_curve(paths["Evaluations"], paths["Learning curve"], title, model.num_timesteps, evaluation.returns)
-        print(f"{'Evaluation:':<16}{evaluation}")
-        if paths["Best model"].is_file():
-            best_model = type(model).load(paths["Best model"], device=model.device)
-            print(f"{'Of best model:':<16}{self.evaluate_saved(best_model, paths['Its statistics'])}")
+            final_returns = None if evaluation is None else evaluation.returns
+            plot_learning_curve(paths["Evaluations"], paths["Learning curve"], title, model.num_timesteps, final_returns)
         for label, path in paths.items():
             if path.is_file():
                 print(f"{label + ':':<16}{path}")
 
-    def evaluate_saved(self, model: BaseAlgorithm, statistics: Path) -> Evaluation:
+    def evaluate_saved(self, model: BaseAlgorithm, path: Path) -> Evaluation:
         """
-        Evaluate a model over 100 episodes, in worlds of the training's seed.
+        Evaluate a model as long as ``--final-eval-episodes`` says, in environments of the training's seed.
 
         :param model: the model
-        :param statistics: file of the normalization it was saved with; where there is none, nothing is normalized
+        :param path: the file it was saved in, whose normalization is used
         :return: the episodes' returns and lengths
         """
-        n_envs = N_FINAL_EPISODES if is_batched(self.env_name.gym_id) else self.n_eval_envs
-        env = self.create_envs(n_envs, eval_env=True, no_log=True)
+        n_episodes = self.args.final_eval_episodes or self.evaluation_size.n_final_episodes
+        print(f"Playing {n_episodes} episodes with {path}")
+        # As enjoy.py does. Processes would take longer to start than these episodes to play
+        self.vec_env_class = DummyVecEnv
+        env = self.create_envs(min(self.evaluation_size.n_final_envs, n_episodes), eval_env=True, no_log=True)
+        statistics = statistics_path(path, self.env_name)
         if statistics.is_file():
             set_statistics(env, statistics)
-        evaluation = evaluate(model, env, N_FINAL_EPISODES, deterministic=self.deterministic_eval)
+        evaluation = evaluate(model, env, n_episodes, self.deterministic_eval, show_progress=self.show_progress)
         env.close()
         return evaluation
 

@@ -6,7 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 
-def plot_learning_curve(evaluations: Path, picture: Path, title: str, final_timesteps: int, final_returns: np.ndarray) -> None:
+def plot_learning_curve(
+    evaluations: Path, picture: Path, title: str, final_timesteps: int, final_returns: np.ndarray | None
+) -> None:
     """
     Draw the evaluation returns of one training against its timesteps: the mean over the episodes of each evaluation and,
     shaded, one standard deviation on either side; and as a last point the trained model, which has seen an update more than
@@ -17,7 +19,7 @@ def plot_learning_curve(evaluations: Path, picture: Path, title: str, final_time
     :param picture: the PNG file to write
     :param title: text above the picture
     :param final_timesteps: timesteps at the end of the training
-    :param final_returns: returns of the trained model's episodes, ``(n_final_episodes,)``
+    :param final_returns: returns of the trained model's episodes, ``(n_final_episodes,)``, None if it has played none
     """
     with np.load(evaluations) as data:
         timesteps, returns = data["timesteps"], data["results"]
@@ -27,15 +29,16 @@ def plot_learning_curve(evaluations: Path, picture: Path, title: str, final_time
     axes = figure.subplots()
     axes.plot(timesteps, mean, marker="o", markersize=3, label=f"mean of {returns.shape[1]} episodes")
     axes.fill_between(timesteps, mean - deviation, mean + deviation, alpha=0.2, label="one standard deviation")
-    axes.errorbar(
-        final_timesteps,
-        final_returns.mean(),
-        yerr=final_returns.std(),
-        fmt="*",
-        markersize=10,
-        capsize=3,
-        label=f"trained model, {len(final_returns)} episodes",
-    )
+    if final_returns is not None:
+        axes.errorbar(
+            final_timesteps,
+            final_returns.mean(),
+            yerr=final_returns.std(),
+            fmt="*",
+            markersize=10,
+            capsize=3,
+            label=f"trained model, {len(final_returns)} episodes",
+        )
     axes.set(title=title, xlabel="timesteps, all worlds together", ylabel="return of an evaluation episode")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

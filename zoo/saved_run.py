@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import ALGOS, StoreDict, create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
 
 import algos  # noqa: F401  registers the algorithms
 import sb3_cora.envs  # noqa: F401  registers the environments
 from batch_env import batch_env_constructor
-from evaluation import BEST_STATISTICS, set_statistics
+from evaluation import EvaluationSize, statistics_path
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 
@@ -27,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     Add rl_zoo3's flags that name a run and say how to play it.
 
     :param parser: to add them to
-    :param n_envs: number of environments side by side, unless told otherwise
+    :param n_envs: number of environments side by side, unless told otherwise; 0 for what suits the environment
     """
     parser.add_argument("--algo", default="cora_ppo", choices=list(ALGOS), help="algorithm")
     parser.add_argument("--env", default="give_way", type=EnvironmentName, help="environment id")
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
-    parser.add_argument("--exp-id", default=0, type=int, help="experiment id (0: the latest, -1: no experiment folder)")
+    parser.add_argument("--exp-id", default=0, type=int, help="experiment id (0: the latest with a model, -1: no folder)")
     parser.add_argument("--load-best", action="store_true", help="load the best model instead of the last")
     parser.add_argument("--load-checkpoint", type=int, help="load the checkpoint of this many timesteps instead")
     parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint instead")
@@ -59,26 +60,53 @@ def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm
         th.set_num_threads(args.num_threads)
     set_random_seed(args.seed)
 
-    _, model_path, log_path = get_model_path(
-        args.exp_id, args.folder, args.algo, args.env, args.load_best, args.load_checkpoint, args.load_last_checkpoint
-    )
+    model_path = _find_model(args)
     print(f"Loading {model_path}")
-    env = _make_env(args, Path(log_path) / args.env, env_kwargs)
-    best_statistics = Path(log_path) / BEST_STATISTICS / "vecnormalize.pkl"
-    if args.load_best and best_statistics.is_file():
-        set_statistics(env, best_statistics)
-    return ALGOS[args.algo].load(model_path, device=args.device), env, Path(log_path)
+    env = _make_env(args, model_path, env_kwargs)
+    return ALGOS[args.algo].load(model_path, device=args.device), env, model_path.parent
 
 
-def _make_env(args: argparse.Namespace, settings_path: Path, more_env_kwargs: dict[str, Any]) -> VecEnv:
+def _find_model(args: argparse.Namespace) -> Path:
     """
     :param args: the command line's flags
-    :param settings_path: folder with the training's ``config.yml``, ``args.yml`` and, if it normalized, its statistics
+    :return: file of the model that they name; unless they name the run, of the latest run that has such a model
+    :raises ValueError: if there is none
+    """
+    run_ids = [args.exp_id]
+    if args.exp_id == 0:
+        names = [re.fullmatch(re.escape(args.env) + r"_(\d+)", path.name) for path in Path(args.folder, args.algo).glob("*")]
+        run_ids = sorted((int(name[1]) for name in names if name is not None), reverse=True)
+    missing = []
+    for run_id in run_ids:
+        try:
+            _, model_path, _ = get_model_path(
+                run_id, args.folder, args.algo, args.env, args.load_best, args.load_checkpoint, args.load_last_checkpoint
+            )
+        except (AssertionError, ValueError) as error:
+            missing.append(str(error))
+        else:
+            for message in missing:
+                print(f"Passing over a later run: {message}")
+            return Path(model_path)
+    raise ValueError(
+        "\n".join(missing or [f"No model found for {args.algo} on {args.env} in {args.folder}"])
+        + "\nTrain one, or name another with --exp-id, --load-best or, for a run that has not come to its end, "
+        "--load-last-checkpoint."
+    )
+
+
+def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[str, Any]) -> VecEnv:
+    """
+    :param args: the command line's flags
+    :param model_path: the model, beside the folder with the training's ``config.yml`` and ``args.yml``
     :param more_env_kwargs: arguments of the environment that go before all others
     :return: ``args.n_envs`` environments
+    :raises ValueError: if the training normalized, but the model has no statistics
     """
     env_id = args.env.gym_id
-    hyperparams, stats_path = get_saved_hyperparams(str(settings_path), test_mode=True)
+    settings_path = model_path.parent / args.env
+    hyperparams, _ = get_saved_hyperparams(str(settings_path), test_mode=True)
+    n_stack = hyperparams.pop("frame_stack", 0)
     env_kwargs: dict[str, Any] = hyperparams.pop("env_kwargs", None) or {}
     args_file = settings_path / "args.yml"
     if args_file.is_file():
@@ -89,13 +117,20 @@ def _make_env(args: argparse.Namespace, settings_path: Path, more_env_kwargs: di
     env_kwargs.update(more_env_kwargs)
     # As in training
     rl_zoo3.utils.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
-    return create_test_env(
+    env = create_test_env(
         env_id,
-        n_envs=args.n_envs,
-        stats_path=stats_path,
+        n_envs=args.n_envs or EvaluationSize.of_env(env_id).n_final_envs,
         seed=args.seed,
         should_render=False,
         hyperparams=hyperparams,
         env_kwargs=env_kwargs,
         vec_env_cls=batch_env_constructor(env_id, env_kwargs) if is_batched(env_id) else DummyVecEnv,  # type: ignore[arg-type]
     )
+    statistics = statistics_path(model_path, args.env)
+    if statistics.is_file():
+        env = normalize = VecNormalize.load(str(statistics), env)
+        normalize.training = False
+        normalize.norm_reward = False
+    elif hyperparams.get("normalize"):
+        raise ValueError(f"{model_path} was trained on normalized observations, but there is no {statistics}.")
+    return VecFrameStack(env, n_stack) if n_stack > 0 else env

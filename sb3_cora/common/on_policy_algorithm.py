@@ -374,6 +374,12 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             progress_bar,
         )
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        # Schedules are promised a progress from 1 to 0, but the last rollout ends beyond a total that is no multiple of its
+        # size: a linear learning rate would turn negative there, and the update undo what the others have learned
+        self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
+
     def collect_rollouts(  # type: ignore[override]
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: JointRolloutBuffer, n_rollout_steps: int
     ) -> bool:

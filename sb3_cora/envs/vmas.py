@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -114,6 +116,7 @@ class VmasWorlds:
     :param continuous_actions: ``False`` for VMAS's discrete actions
     :param scenario_kwargs: arguments of the scenario
     :raises ValueError: for an unknown scenario, or for settings that an ``Environment`` already made has settled otherwise
+    :raises TypeError: for an argument that the scenario does not know
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class VmasWorlds:
         else:
             self.stream = RandomStream(th.device(device))
             self.stream.seed(int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed)
-            with th.inference_mode(), self.stream.active():
+            with th.inference_mode(), self.stream.active(), _unknown_arguments_refused(scenario):
                 self.environment = vmas.make_env(
                     _checked_scenario(scenario),
                     num_envs=1 if num_envs is None else num_envs,
@@ -316,6 +319,7 @@ class VmasVecEnv(BatchVecEnv):
     :param render_mode: ``"rgb_array"`` or ``"human"``
     :param scenario_kwargs: arguments of the scenario
     :raises ValueError: for an unknown scenario or ``team_reward``
+    :raises TypeError: for an argument that the scenario does not know
     """
 
     actions: np.ndarray
@@ -454,6 +458,7 @@ class VmasEnv(gym.Env):
     :param render_mode: ``"rgb_array"`` or ``"human"``
     :param scenario_kwargs: arguments of the scenario
     :raises ValueError: for an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
+    :raises TypeError: for an argument that the scenario does not know
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 - Gymnasium's interface
@@ -567,6 +572,31 @@ def _checked_scenario(scenario: "str | BaseScenario") -> "str | BaseScenario":
             + f"It has {known}."
         )
     return scenario
+
+
+@contextmanager
+def _unknown_arguments_refused(scenario: "str | BaseScenario") -> Iterator[None]:
+    """
+    Within, arguments that a scenario leaves over are an error. VMAS only warns of them, so that a misspelt one trains on
+    another task than was meant. Each of its own scenarios does; one of the user's does where it ends with
+    ``ScenarioUtils.check_kwargs_consumed(kwargs)``.
+
+    :param scenario: the scenario being made
+    :raises TypeError: for an argument that the scenario does not know
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Scenario kwargs")
+        try:
+            yield
+        except UserWarning as warning:
+            left_over = re.match(r"Scenario kwargs: (\{.*\}) passed but not used", str(warning), re.DOTALL)
+            if left_over is None:
+                raise
+            name = scenario if isinstance(scenario, str) else type(scenario).__qualname__
+            raise TypeError(
+                f"The VMAS scenario {name!r} does not know the arguments {left_over[1]}. It takes those that its make_world "
+                "reads, besides max_steps, seed, device, team_reward, continuous_actions and render_mode."
+            ) from warning
 
 
 def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | spaces.MultiDiscrete, list[int]]:

@@ -1,0 +1,60 @@
+"""What is saved while a training goes on, so that it can be gone on from whenever the process is killed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+
+
+def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
+    """
+    Save a model that is being trained. A process that is killed meanwhile leaves what was there before.
+
+    :param model: the model
+    :param path: its file
+    :param statistics: the file for the statistics of ``VecNormalize``, written first, so that no model is without them
+    """
+    normalize = model.get_vec_normalize_env()
+    if normalize is not None:
+        _write_whole(normalize.save, statistics)
+    _write_whole(model.save, path)
+
+
+def _write_whole(write: Callable[[str], None], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    write(str(unfinished))
+    unfinished.replace(path)
+
+
+class WholeCheckpointCallback(CheckpointCallback):
+    """
+    Checkpoints with the statistics of ``VecNormalize``, each of which is whole.
+
+    The parameters are those of ``CheckpointCallback``.
+    """
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.save_freq == 0:
+            path, statistics = (self._checkpoint_path(*kind) for kind in (("", "zip"), ("vecnormalize_", "pkl")))
+            save_whole(self.model, Path(path), Path(statistics))
+        return True
+
+
+class SaveModelCallback(BaseCallback):
+    """
+    Saves the model whenever it is called, in the place of its last save.
+
+    :param path: The model's file
+    :param statistics: The file for the statistics of ``VecNormalize``
+    """
+
+    def __init__(self, path: Path, statistics: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.statistics = statistics
+
+    def _on_step(self) -> bool:
+        save_whole(self.model, self.path, self.statistics)
+        return True
