@@ -288,8 +288,7 @@ def test_a_flat_features_extractor_changes_nothing(algorithm: Algorithm) -> None
     assert_same_weights(weights(model), weights(make_tiny(algorithm, NoisyTeam()).learn(32)))
 
 
-@pytest.mark.parametrize("env_class", [NoisyTeam, MaskedTeam])
-@pytest.mark.parametrize("normalize_values", [False, True])
+@pytest.mark.parametrize(("env_class", "normalize_values"), [(NoisyTeam, False), (MaskedTeam, True)])
 @over_algorithms
 def test_a_rollout_can_be_trained_on_twice(algorithm: Algorithm, normalize_values: bool, env_class: type) -> None:
     model = make_tiny(algorithm, make_vec_env(env_class, 2, seed=0), normalize_values=normalize_values)
