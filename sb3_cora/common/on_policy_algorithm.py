@@ -594,7 +594,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             for stack, part in zip(stacks, parts_of_members.split([stack.n_members for stack in stacks]), strict=True):
                 norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, part)
                 # Where no network has a gradient, or nobody lives, there are no norms, and no mean of them to log
-                if (norms_of_living := norms[part[: len(norms)] > 0].tolist()):
+                if norms_of_living := norms[part[: len(norms)] > 0].tolist():
                     metrics[f"{name}_grad_norm"] += norms_of_living
                 clipped = {id(parameter) for parameter in stack.parameters()}
                 parameters = [parameter for parameter in parameters if id(parameter) not in clipped]
