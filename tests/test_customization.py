@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_cora import HAPPO, IPPO, MAPPO
+from sb3_cora import CORAPPO, HAPPO, IPPO, MAPPO
 from sb3_cora.common.buffers import JointRolloutBuffer
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_same_weights, assert_trained, make_tiny, weights
@@ -252,6 +252,15 @@ def test_features_extractors(algorithm: Algorithm, settings: dict[str, Any], env
     assert_same_weights(weights(model), dict(policy.named_parameters()))
 
 
+def test_features_extractors_see_single_precision() -> None:
+    env = NoisyTeam()
+    env.observation_space = spaces.Box(-0.1, 0.1, (3, 4), dtype=np.float64)
+    actor = make_tiny(MAPPO, env, policy_kwargs={"features_extractor_class": Sines}).policy.actor
+    own = [module._observation_space for module in actor.modules() if isinstance(module, Sines)]
+    # As SB3's preprocessing makes of observations; that the bounds are rounded is not worth a warning
+    assert own == [spaces.Box(-0.1, 0.1, (4,), dtype=np.float32)] * 3
+
+
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
 def test_one_agent_with_a_features_extractor_acts_as_ppo(env_id: str) -> None:
     policy_kwargs = {"features_extractor_class": Sines, "net_arch": {"pi": [8], "vf": [8]}}
@@ -333,3 +342,34 @@ def test_rollout_buffers_hold_what_is_collected(algorithm: Algorithm) -> None:
             pass
 
         assert type(make_tiny(algorithm, env, rollout_buffer_class=OwnBuffer).learn(16).rollout_buffer) is OwnBuffer
+
+
+class UnnormalizedCredits(CooperativeOnPolicyAlgorithm):
+    """A hook of the user's own, for whatever algorithm it is put before."""
+
+    def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
+        return credits
+
+
+@pytest.mark.parametrize("hook", [UnnormalizedCredits, HAPPO])
+def test_hooks_of_one_algorithm_are_put_before_another(hook: Algorithm) -> None:
+    class Mixed(hook, CORAPPO):  # type: ignore[valid-type,misc]
+        """Without a constructor of its own."""
+
+        policy_aliases = CORAPPO.policy_aliases
+
+    class MixedWithConstructor(hook, CORAPPO):  # type: ignore[valid-type,misc]
+        """With one that hands on what it is given."""
+
+        policy_aliases = CORAPPO.policy_aliases
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+
+    for mixed in (Mixed, MixedWithConstructor):
+        model = make_tiny(mixed, NoisyTeam(), credit="shapley")
+        assert model.credit == "shapley"
+        before = weights(model)
+        assert_trained(before, model.learn(16))
+    with pytest.raises(TypeError, match=r"Mixed\.__init__\(\) missing 1 required .* 'env'"):
+        Mixed("MlpPolicy")

@@ -56,6 +56,13 @@ def test_where_there_is_nothing_to_explain() -> None:
     states = one_hot_states(2, 4)
     assert np.isnan(explained_variance_within_states(states, th.zeros(8), th.ones(8)))
     assert np.isnan(explained_variance_within_states(states[:1], th.zeros(1), th.ones(1)))
+    # Where means of equal targets are rounded: one state, or 25, in each of which the policy is certain
+    generator = th.Generator().manual_seed(0)
+    for n_states in (1, 25):
+        states = th.randint(n_states, (1024, 1), generator=generator).float()
+        for target in (0.3, 1.1, 18.3):
+            assert np.isnan(explained_variance_within_states(states, th.randn(1024), target * (1 + states[:, 0])))
+    states = one_hot_states(2, 4)
     # Two samples are each other's neighborhood
     assert explained_variance_within_states(states[:2], th.tensor([1.0, 2.0]), th.tensor([3.0, 4.0])) == 1.0
 

@@ -228,6 +228,14 @@ def test_the_norm_of_an_agents_gradient_is_that_of_its_own_loss(algorithm: Algor
 
 
 @over_algorithms
+def test_where_nobody_lives_no_norm_is_logged(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, MaskedTeam(dead=(0, 1, 2)), separate_grad_norms=True)
+    before, logged = actor_weights(model), model.learn(16).logger.name_to_value
+    assert "train/actor_grad_norm" not in logged and "train/loss" in logged
+    assert_same_weights(before, actor_weights(model))
+
+
+@over_algorithms
 def test_values_are_clipped_around_what_the_network_said(algorithm: Algorithm) -> None:
     # Returns of 2000 move the statistics, which is no learning: before a gradient step nothing may count as clipped
     settings: dict[str, Any] = {

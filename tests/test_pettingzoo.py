@@ -792,6 +792,8 @@ def test_the_zoo_reads_suite_and_wrappers_from_its_settings(env_id: str, observe
     arguments = ("--algo", "cora_ppo", "--env", env_id, "--conf-file", "settings.yml", "--seed", "1")
     evaluation = ("--eval-freq", "32", "--eval-episodes", "2", "--n-eval-envs", "1")
     output = run_script("train.py", *arguments, *evaluation, folder=tmp_path).stdout
-    assert "length 6.0 +- 0.0, 100 episodes" in output
+    assert "length 6.0 +- 0.0, 20 episodes" in output
     (saved,) = (path for path in tmp_path.glob("logs/cora_ppo/**/*.zip") if path.stem == env_id.replace("/", "-"))
     assert CORAPPO.load(saved).observation_space["observation"].shape == observed
+    enjoyed = run_script("enjoy.py", "--algo", "cora_ppo", "--env", env_id, "--eval-episodes", "2", folder=tmp_path).stdout
+    assert "length 6.0 +- 0.0, 2 episodes" in enjoyed

@@ -138,6 +138,14 @@ def test_evaluation_gets_the_statistics_of_the_agents(share_statistics: bool) ->
     assert pickle.dumps(evaluation_env.agent_ret_rms) == copied != pickle.dumps(env.agent_ret_rms)
 
 
+def test_evaluation_beside_sb3s_normalization() -> None:
+    env, evaluation_env = VecNormalize(make_env().venv), make_env()
+    sync_envs_normalization(env, evaluation_env)
+    evaluation_env.reset()
+    _, _, _, infos = evaluation_env.step(np.zeros((evaluation_env.num_envs, N_AGENTS, 1), np.float32))
+    assert infos[0]["agent_rewards"].shape == (N_AGENTS,)
+
+
 def test_statistics_saved_beside_the_teams() -> None:
     env = make_env()
     played(env, 250)
@@ -146,7 +154,9 @@ def test_statistics_saved_beside_the_teams() -> None:
     state |= {"ret_rms": team, "agent_ret_rms": agents}
     loaded = JointVecNormalize.__new__(JointVecNormalize)
     loaded.__setstate__(state)
-    assert loaded.ret_rms is team and loaded.agent_ret_rms is agents
+    assert vars(team).items() <= vars(loaded.ret_rms).items() and loaded.agent_ret_rms is agents
+    # As they are after any other loading
+    assert type(loaded.ret_rms) is type(env.ret_rms)
 
 
 def box_masks(n_envs: int = 2) -> VecNormalize:

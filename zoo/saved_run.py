@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import rl_zoo3.utils
 import torch as th
 import yaml
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import ALGOS, StoreDict, create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 import algos  # noqa: F401  registers the algorithms
 import sb3_cora.envs  # noqa: F401  registers the environments
@@ -115,8 +114,6 @@ def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[
         env_kwargs.update(training_args["env_kwargs"] or {})
     env_kwargs.update(args.env_kwargs or {})
     env_kwargs.update(more_env_kwargs)
-    # As in training
-    rl_zoo3.utils.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
     env = create_test_env(
         env_id,
         n_envs=args.n_envs or EvaluationSize.of_env(env_id).n_final_envs,
@@ -133,4 +130,4 @@ def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[
         normalize.norm_reward = False
     elif hyperparams.get("normalize"):
         raise ValueError(f"{model_path} was trained on normalized observations, but there is no {statistics}.")
-    return VecFrameStack(env, n_stack) if n_stack > 0 else env
+    return JointVecFrameStack(env, n_stack) if n_stack > 0 else env

@@ -7,6 +7,8 @@ N_SAMPLES = 1024
 N_NEIGHBORS = 8
 # Distance, in standard deviations of the states, below which two states are one; it covers the rounding of distances
 SAME_STATE = 1e-2
+# Part of the targets below which their differences are the rounding of single precision
+ROUNDING = 1e-5
 
 
 @th.no_grad()
@@ -26,7 +28,7 @@ def explained_variance_within_states(states: th.Tensor, estimates: th.Tensor, ta
     :param targets: ``(batch,)``, likewise
     :return: ``1 - sum((t - e)^2) / sum(t^2)`` of the differences t and e from the means over neighborhoods: 1 for perfect
         estimates, 0 for those that say nothing, below 0 for those that are worse than nothing; NaN where there are less than
-        two samples or the targets do not differ
+        two samples or the targets of neighbors do not differ
     """
     if len(states) > N_SAMPLES:
         # From a generator of its own: what is logged must not change what is sampled
@@ -41,9 +43,13 @@ def explained_variance_within_states(states: th.Tensor, estimates: th.Tensor, ta
     reach = distances.kthvalue(min(N_NEIGHBORS, len(states) - 1), dim=1, keepdim=True).values
     neighbors = (distances <= reach + SAME_STATE).to(targets.dtype)
     both = th.stack((targets, estimates), dim=1)
+    # Means of neighborhoods round less the closer to 0 what they are taken of
+    both = both - both.mean(dim=0)
     both = both - neighbors @ both / neighbors.sum(dim=1, keepdim=True)
     variance = both[:, 0].square().sum().item()
-    return 1.0 - (both[:, 0] - both[:, 1]).square().sum().item() / variance if variance > 0 else float("nan")
+    if variance <= len(targets) * (ROUNDING * targets.abs().max().item()) ** 2:
+        return float("nan")
+    return 1.0 - (both[:, 0] - both[:, 1]).square().sum().item() / variance
 
 
 @th.no_grad()

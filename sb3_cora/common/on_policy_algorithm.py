@@ -2,9 +2,8 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import update_wrapper
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -52,19 +51,24 @@ def algorithm_name(algorithm: type) -> str:
     return next(parent.__name__ for parent in algorithm.__mro__ if parent.__module__.startswith("sb3_cora."))
 
 
-def copy_function(function: Any, qualname: str) -> FunctionType:
+def named_constructor(cls: "type[CooperativeOnPolicyAlgorithm]") -> Callable[..., None]:
     """
-    :param function: A function written in Python
-    :param qualname: How Python's error messages are to call it
-    :return: The same function under that name
+    :param cls: A class without a constructor of its own
+    :return: One that calls the next in the order of an instance's classes, as Python would without it, and whose TypeErrors
+        name the instance's class
     """
-    copied = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    update_wrapper(copied, function)
-    copied.__kwdefaults__ = function.__kwdefaults__
-    copied.__qualname__ = qualname
-    return copied
+
+    @wraps(cls.__init__)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            super(cls, self).__init__(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                # The arguments were accepted, and the error is from within
+                raise
+            raise TypeError(f"{type(self).__qualname__}.__init__{str(error).partition('__init__')[2]}") from None
+
+    return __init__
 
 
 class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -267,7 +271,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         super().__init_subclass__(**kwargs)
         if "__init__" not in cls.__dict__:
             # Python's TypeErrors name the class that a constructor was written in; users look for the one that they called
-            cls.__init__ = copy_function(cls.__init__, f"{cls.__qualname__}.__init__")  # type: ignore[method-assign]
+            cls.__init__ = named_constructor(cls)  # type: ignore[method-assign]
 
     def _check_saved_algorithm(self) -> None:
         """
@@ -589,8 +593,9 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             parts_of_members = parts.reshape(sum(stack.n_members for stack in stacks), -1).sum(dim=1)
             for stack, part in zip(stacks, parts_of_members.split([stack.n_members for stack in stacks]), strict=True):
                 norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, part)
-                # Where no network has a gradient there are no norms
-                metrics[f"{name}_grad_norm"] += norms[part[: len(norms)] > 0].tolist()
+                # Where no network has a gradient, or nobody lives, there are no norms, and no mean of them to log
+                if norms_of_living := norms[part[: len(norms)] > 0].tolist():
+                    metrics[f"{name}_grad_norm"] += norms_of_living
                 clipped = {id(parameter) for parameter in stack.parameters()}
                 parameters = [parameter for parameter in parameters if id(parameter) not in clipped]
         # What a policy of the user's own has besides

@@ -231,7 +231,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
         if isinstance(space, spaces.Dict):
             space = space["observation"]
         assert isinstance(space, spaces.Box)
-        own = spaces.Box(space.low.min(axis=0), space.high.max(axis=0), dtype=np.float32)
+        low, high = (bound.astype(np.float32) for bound in (space.low.min(axis=0), space.high.max(axis=0)))
+        own = spaces.Box(low, high, dtype=np.float32)
         return partial(self.features_extractor_class, own, **self.features_extractor_kwargs)
 
     def _initial_log_std(self, n_members: int) -> nn.Parameter:

@@ -120,7 +120,9 @@ class JointVecNormalize(VecNormalize):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "agent_ret_rms" in state:
             # Backward compatibility: the agents' statistics were beside the team's, not in them
-            state["ret_rms"].agents = state.pop("agent_ret_rms")
+            ret_rms = ReturnMeanStd(state.pop("agent_ret_rms"))
+            vars(ret_rms).update(vars(state["ret_rms"]))
+            state["ret_rms"] = ret_rms
         super().__setstate__(state)
 
     def set_venv(self, venv: VecEnv) -> None:
@@ -133,7 +135,10 @@ class JointVecNormalize(VecNormalize):
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = super().step_wait()
-        if self.norm_reward and all("agent_rewards" in info for info in infos):
+        # What ``sync_envs_normalization`` copies from a plain ``VecNormalize`` has no statistics of the agents, whose rewards
+        # stay as they are, as there
+        has_statistics = isinstance(self.ret_rms, ReturnMeanStd)
+        if self.norm_reward and has_statistics and all("agent_rewards" in info for info in infos):
             agent_rewards = np.stack([info["agent_rewards"] for info in infos]).astype(np.float64)
             if self.training:
                 self.agent_returns = self.agent_returns * self.gamma + agent_rewards
