@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from sb3_cora import CORAPPO, make_joint_vec_env
-from sb3_cora.common.diagnostics import explained_variance_within_states, relative_spread
+from sb3_cora.common.diagnostics import diagnostic_sample, explained_variance_within_states, relative_spread
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS_WITH_Q, make_tiny
 from tests.joint_games import MaskedTeam, NoisyTeam
@@ -41,13 +41,13 @@ def test_only_what_differs_within_a_state_counts() -> None:
 
 def test_neighborhoods_of_continuous_states() -> None:
     generator = th.Generator().manual_seed(0)
-    # More samples than are taken, entries of the state in units of their own
-    states = th.rand(3000, 2, generator=generator) * th.tensor([1.0, 1000.0])
+    # Entries of the state in units of their own
+    states = th.rand(1024, 2, generator=generator) * th.tensor([1.0, 1000.0])
     value = 10.0 * states[:, 0] + 0.01 * states[:, 1]
-    action = th.randn(3000, generator=generator)
+    action = th.randn(1024, generator=generator)
     targets = value + action
     assert explained_variance_within_states(states, value + action, targets) > 0.99
-    # What is left of the value within a neighborhood of 8 out of 1024
+    # What is left of the value within a neighborhood of 8
     assert explained_variance_within_states(states, value, targets) < 0.15
     assert explained_variance_within_states(states, 0.0 * value, targets - value) == pytest.approx(0.0, abs=1e-6)
 
@@ -65,6 +65,14 @@ def test_where_there_is_nothing_to_explain() -> None:
     states = one_hot_states(2, 4)
     # Two samples are each other's neighborhood
     assert explained_variance_within_states(states[:2], th.tensor([1.0, 2.0]), th.tensor([3.0, 4.0])) == 1.0
+
+
+def test_a_sample_is_taken_without_a_trace() -> None:
+    state = th.get_rng_state()
+    taken = diagnostic_sample(5000)
+    assert th.equal(th.get_rng_state(), state) and th.equal(taken, diagnostic_sample(5000))
+    assert len(taken.unique()) == 1024 and 0 <= taken.min() < 100 and 4900 < taken.max() < 5000
+    assert diagnostic_sample(3).sort().values.tolist() == [0, 1, 2]
 
 
 def test_spread_of_known_credits() -> None:
@@ -102,7 +110,7 @@ def test_critics_are_judged_before_they_are_trained(algorithm: type[QCriticOnPol
     model._update_critics = judge_and_train  # type: ignore[method-assign]
     model.learn(128)
     logged = model.logger.name_to_value
-    assert logged["train/q_explained_variance"] == expected[-1] and len(expected) == 2
+    assert logged["train/q_explained_variance"] == pytest.approx(expected[-1], rel=1e-4) and len(expected) == 2
     assert logged["credit/spread"] > 0
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch as th
 import yaml
+from stable_baselines3 import PPO
 
 import sb3_cora
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
@@ -448,6 +449,16 @@ def test_error_in_a_trial_ends_the_search(foreign_env: Path) -> None:
     )
     assert run.returncode == 1
     assert "ValueError: a bug in the environment" in run.stderr.splitlines()[-1]
+
+
+def test_schedules_of_sb3s_own_algorithms_end_at_zero(tmp_path: Path) -> None:
+    # As one central agent; rl_zoo3's own schedule is below 0 in the last of the two rollouts
+    settings = {"policy": "MlpPolicy", "n_timesteps": 300, "n_steps": 200, "batch_size": 100, "learning_rate": "lin_1e-3"}
+    (tmp_path / "ppo.yml").write_text(yaml.safe_dump({"penalty": settings}))
+    arguments = ("--algo", "ppo", "--env", "penalty", "--conf-file", "ppo.yml", "--eval-freq", "-1")
+    run_script("train.py", *arguments, "--final-eval-episodes", "-1", folder=tmp_path)
+    model = PPO.load(tmp_path / "logs" / "ppo" / "penalty_1" / "penalty.zip")
+    assert model.num_timesteps == 400 and model.policy.optimizer.param_groups[0]["lr"] == 0.0
 
 
 @pytest.mark.parametrize("key", ["policy_kwargs", "normalize"])

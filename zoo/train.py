@@ -13,11 +13,13 @@ after any other end ``-i`` goes on from the last checkpoint. It trains what was 
 import argparse
 import signal
 import sys
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import rl_zoo3.exp_manager
 import rl_zoo3.train
+from stable_baselines3.common.utils import LinearSchedule
 
 import algos  # noqa: F401  registers the algorithms
 import hyperparams_opt  # noqa: F401  registers the samplers
@@ -67,6 +69,8 @@ def main() -> None:
     # `frame_stack: 4` over observations with masks
     rl_zoo3.exp_manager.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
     rl_zoo3.exp_manager.CheckpointCallback = WholeCheckpointCallback  # type: ignore[misc]
+    # rl_zoo3's goes below 0 where a training is no whole number of rollouts; our algorithms stop at 0 anyway, SB3's do not
+    rl_zoo3.exp_manager.SimpleLinearSchedule = partial(LinearSchedule, end=0.0, end_fraction=1.0)  # type: ignore[assignment,misc]
     # As Ctrl-C does: what schedulers of clusters end a job with
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # In front of the user's flags, which therefore win

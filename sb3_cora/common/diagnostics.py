@@ -2,13 +2,22 @@
 
 import torch as th
 
-# Enough for a figure that is good to a few hundredths, few enough that all distances among them cost milliseconds
+# Of a rollout: enough for a figure that is good to a few hundredths, few enough for all distances among them
 N_SAMPLES = 1024
 N_NEIGHBORS = 8
 # Distance, in standard deviations of the states, below which two states are one; it covers the rounding of distances
 SAME_STATE = 1e-2
 # Part of the targets below which their differences are the rounding of single precision
 ROUNDING = 1e-5
+
+
+def diagnostic_sample(n_samples: int) -> th.Tensor:
+    """
+    :param n_samples: Number of samples of a rollout
+    :return: Indices of those to look at, at most 1024
+    """
+    # From a generator of its own: what is logged must not change what is sampled
+    return th.randperm(n_samples, generator=th.Generator().manual_seed(0))[:N_SAMPLES]
 
 
 @th.no_grad()
@@ -19,8 +28,8 @@ def explained_variance_within_states(states: th.Tensor, estimates: th.Tensor, ta
     well. For Q-critics that is what they know of the actions.
 
     From each target and each estimate its mean over the neighborhood of its state is subtracted: over the 8 nearest other
-    samples, and all further ones that are as near; distances are Euclidean, of states standardized entry by entry. Of more
-    than 1024 samples, 1024 are taken. Subtracting a value function V(s) from estimates and targets beforehand removes what
+    samples, and all further ones that are as near; distances, of which there are ``batch^2``, are Euclidean, of states
+    standardized entry by entry. Subtracting a value function V(s) from estimates and targets beforehand removes what
     still differs between the states of a neighborhood.
 
     :param states: ``(batch, state_dim)``
@@ -30,10 +39,6 @@ def explained_variance_within_states(states: th.Tensor, estimates: th.Tensor, ta
         estimates, 0 for those that say nothing, below 0 for those that are worse than nothing; NaN where there are less than
         two samples or the targets of neighbors do not differ
     """
-    if len(states) > N_SAMPLES:
-        # From a generator of its own: what is logged must not change what is sampled
-        taken = th.randperm(len(states), generator=th.Generator().manual_seed(0))[:N_SAMPLES].to(states.device)
-        states, estimates, targets = states[taken], estimates[taken], targets[taken]
     if len(states) < 2:
         return float("nan")
     deviation = states.std(dim=0)

@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
-from sb3_cora.common.diagnostics import explained_variance_within_states
+from sb3_cora.common.diagnostics import diagnostic_sample, explained_variance_within_states
 from sb3_cora.common.losses import regression_errors
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
@@ -114,9 +114,10 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         :param rollout: The rollout, which the Q-critics have not been trained on
         :return: How much of what actions do to the targets the Q-critics explain, see ``explained_variance_within_states``
         """
-        state = rollout.observation.state
-        estimates = self.policy.q_critic(state, rollout.actions).amin(dim=0)
-        return explained_variance_within_states(state, estimates - rollout.values, rollout.q_targets - rollout.values)
+        taken = diagnostic_sample(len(rollout.q_targets)).to(self.device)
+        state, values = rollout.observation.state[taken], rollout.values[taken]
+        estimates = self.policy.q_critic(state, rollout.actions[taken]).amin(dim=0)
+        return explained_variance_within_states(state, estimates - values, rollout.q_targets[taken] - values)
 
     def _update_critics(self) -> None:
         """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""

@@ -41,10 +41,6 @@ ENV_FORM = (
 OWN_INFO_KEYS = ("agent_rewards", "agent_infos", "episode", "terminal_observation", "TimeLimit.truncated")
 
 
-# PettingZoo has no word for teams; mpe2 names its adversaries so, the one of simple_crypto Eve
-ADVERSARY_MARKS = ("adversary", "eve_")
-
-
 class TeamMember:
     """
     One agent of a PettingZoo environment: what of PettingZoo's dicts is its own, and in which form.
@@ -164,7 +160,8 @@ class PettingZooEnv(gym.Env):
             for agent in parallel_env.possible_agents
         ]
         names = [str(member.name) for member in self.members]
-        warn_of_opposed_teams(names, [any(mark in name for mark in ADVERSARY_MARKS) for name in names], team_reward)
+        # PettingZoo has no word for teams; mpe2 names its adversaries so, the one of simple_crypto Eve
+        warn_of_opposed_teams(names, ["adversary" in name or name.startswith("eve_") for name in names], team_reward)
         _, infos = parallel_env.reset()
         state = self._state()
         self.action_space = joint_action_space([member.action_space for member in self.members])
