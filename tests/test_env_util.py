@@ -1,7 +1,5 @@
 """Whatever a user calls an environment becomes a VecEnv of joint environments, or a clear error."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
 
 from sb3_cora.common.env_util import as_joint_vec_env, make_joint_vec_env, registered_ids
+from tests.processes import run_python
 
 
 class TeamEnv(gym.Env):
@@ -36,7 +35,7 @@ class TeamEnv(gym.Env):
 def test_the_packages_of_suites_are_not_imported() -> None:
     suites = ["vmas", "pettingzoo", "mpe2", "gymnasium_robotics", "rl_zoo3", "cvxpylayers"]
     program = f"import sys, sb3_cora.envs; print([name for name in {suites} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_python("-c", program)
     assert done.stdout.strip() == "[]"
 
 
@@ -167,7 +166,7 @@ def test_a_missing_suite_names_its_extra() -> None:
         "except ImportError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_python("-c", program)
     assert 'pip install "sb3-cora[vmas]"' in done.stdout
 
 

@@ -5,10 +5,8 @@ import json
 import os
 import pickle
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,8 @@ import yaml
 import sb3_cora
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from tests import algorithms
+from tests.processes import ROOT, interrupt_python, run_python
 
-ROOT = Path(__file__).resolve().parent.parent
 ALGORITHMS = {
     "coma_ppo": sb3_cora.COMAPPO,
     "cora_ppo": sb3_cora.CORAPPO,
@@ -55,18 +53,10 @@ SHORT = ("--env-kwargs", "max_steps:20", "--eval-episodes", "8", "--n-eval-envs"
 pytestmark = pytest.mark.xdist_group("zoo")
 
 
-def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "zoo" / script), *arguments],
-        cwd=folder,
-        # This checkout goes before an installed one
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
-        capture_output=True,
-        text=True,
-    )
-    if check:
-        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return run
+def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> CompletedProcess[str]:
+    # Packages of the user's own stand in the folder
+    environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=environment, check=check)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +81,7 @@ print(json.dumps({
     for name in algos.ALGORITHMS
 }, default=str))
 """
-    run = subprocess.run([sys.executable, "-c", probe], cwd=ROOT / "zoo", capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return json.loads(run_python("-c", probe, cwd=ROOT / "zoo").stdout)
 
 
 def test_registry_is_complete(registry: dict[str, Any]) -> None:
@@ -293,26 +281,10 @@ def test_continuing_goes_on_from_the_saved_model(training: tuple[Path, str]) -> 
 
 def test_interrupted_training_saves(tmp_path: Path) -> None:
     arguments = ("--algo", "mappo", "--env", "give_way", "-n", "100000000", *TINY, *SHORT)
-    with subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "zoo" / "train.py"), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "clip_fraction" in line:
-                # Training has been through an update
-                process.send_signal(signal.SIGINT)
-                break
-        lines += process.stdout
-    output = "".join(lines)
-    assert process.returncode == 0, output[-4000:]
-    assert "100 episodes" in output
+    # Logged for the first time when training has been through an update
+    run = interrupt_python(ROOT / "zoo" / "train.py", *arguments, once="clip_fraction", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert "100 episodes" in run.stdout
     assert MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").num_timesteps >= 256
 
 
