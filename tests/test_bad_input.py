@@ -1,8 +1,6 @@
 """What a user gets wrong ends in an error that names the value and the remedy."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from sb3_cora.common.rollout_vec_env import check_finite
 from sb3_cora.credit import SOLVERS
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, assert_same_weights, assert_trained, make_tiny, weights
 from tests.joint_games import Faulty, MaskedTeam, NoisyTeam
+from tests.processes import run_python
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
@@ -331,10 +330,8 @@ CORAPPO("MlpPolicy", NoisyTeam(), n_steps=8, batch_size=8).learn(8)
 
 def test_missing_extras_name_their_installation() -> None:
     assert "cvxpylayers" in SOLVERS
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", MISSING], capture_output=True, text=True, cwd=root)
     # What needs none of them trains
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", MISSING)
     for extra, message in json.loads(done.stdout).items():
         assert message is not None and f'pip install "sb3-cora[{extra}]"' in message, extra
 
@@ -351,9 +348,7 @@ def test_progress_bar_and_tensorboard_are_stable_baselines3s_own(tmp_path: Path)
         "    except ImportError as error:\n"
         "        print(error)\n"
     )
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, cwd=root)
-    assert done.returncode == 0, done.stderr
+    done = run_python("-c", program, tmp_path)
     progress_bar, tensorboard = done.stdout.splitlines()
     assert "tqdm" in progress_bar and "install" in progress_bar and "tensorboard" in tensorboard
 

@@ -1,18 +1,18 @@
 """The scripts in benchmarks/, run as a user runs them."""
 
 import csv
-import os
 import re
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.processes import ROOT, run_python
+
 FIELDS = (
     *("algo", "env", "seed", "arguments", "settings", "kind", "timesteps"),
     *("return_mean", "return_min", "return_max", "return_std", "wall_seconds"),
@@ -25,10 +25,11 @@ TINY = (
 )
 
 
-def learning(folder: Path, *flags: str, extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "learning.py"), "--env", "navigation", *flags]
-    command += ["--output", str(folder / "results.csv"), "--log-folder", str(folder / "logs"), "--", *extra]
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+def learning(folder: Path, *flags: str, extra: tuple[str, ...] = ()) -> CompletedProcess[str]:
+    outputs = ("--output", folder / "results.csv", "--log-folder", folder / "logs")
+    return run_python(
+        *(ROOT / "benchmarks" / "learning.py", "--env", "navigation", *flags, *outputs, "--", *extra), check=False
+    )
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -118,10 +119,7 @@ def test_learning_report_without_results_fails(tmp_path: Path) -> None:
 
 
 def credit(folder: Path, *flags: str) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / "credit.py"), "--quick", "--output", str(folder), *flags]
-    run = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
+    return run_python(ROOT / "benchmarks" / "credit.py", "--quick", "--output", folder, *flags).stdout
 
 
 def credit_rows(folder: Path, part: str) -> list[dict[str, str]]:
@@ -199,10 +197,7 @@ def test_credit_parts_have_their_known_properties(tmp_path: Path) -> None:
 
 def test_environments_are_compared(tmp_path: Path) -> None:
     output = tmp_path / "environments.csv"
-    command = [sys.executable, str(ROOT / "benchmarks" / "environments.py"), "--quick", "--output", str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    run_python(ROOT / "benchmarks" / "environments.py", "--quick", "--output", output)
     with output.open(newline="") as file:
         rows = {row["task"]: row for row in csv.DictReader(file)}
     assert {"vmas/give_way", "mujoco/Ant-4x2", "mpe2/simple_spread", "climbing", "differential"} < set(rows)
@@ -216,12 +211,9 @@ def test_environments_are_compared(tmp_path: Path) -> None:
 def test_comparison_with_harl(tmp_path: Path) -> None:
     pytest.importorskip("gymnasium_robotics")
     output = tmp_path / "harl.csv"
-    command = [sys.executable, str(ROOT / "benchmarks" / "harl.py"), "--algos", "happo", "--seeds", "0", "1"]
-    command += ["--n-timesteps", "4000", "--eval-freq", "4000", "--n-eval-episodes", "20", "--output", str(output)]
-    run = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    size = ("--n-timesteps", "4000", "--eval-freq", "4000", "--n-eval-episodes", "20")
+    flags = ("--algos", "happo", "--seeds", "0", "1", *size, "--output", output)
+    run = run_python(ROOT / "benchmarks" / "harl.py", *flags)
     with output.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["algo"], row["seed"], row["timesteps"]) for row in rows] == [("happo", seed, "4000") for seed in "01"]

@@ -1,8 +1,6 @@
 """The differential game pays equation 7, knows its optimum, and can be looked at."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from scipy.optimize import minimize
 from sb3_cora import make_joint_vec_env
 from sb3_cora.envs.batched_game import GameEnv, GameVecEnv
 from sb3_cora.envs.differential_game import DifferentialGame, gaussian_fields
+from tests.processes import run_python
 
 
 def test_equation_7_against_a_loop() -> None:
@@ -190,5 +189,5 @@ def test_a_missing_matplotlib_is_named() -> None:
         "sys.modules['matplotlib'] = None\n"
         "DifferentialGame().plot_surface()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_python("-c", code, check=False)
     assert 'ImportError: matplotlib is not installed: pip install "sb3-cora[plots]"' in done.stderr

@@ -1,7 +1,6 @@
 """Whatever a user calls an environment becomes a VecEnv of joint environments, or a clear error."""
 
 import inspect
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMoni
 
 from sb3_cora import MAPPO
 from sb3_cora.common.env_util import as_joint_vec_env, is_batched, make_joint_vec_env, registered_ids
+from tests.processes import run_python
 
 
 class TeamEnv(gym.Env):
@@ -42,7 +42,7 @@ class TeamEnv(gym.Env):
 def test_the_packages_of_suites_are_not_imported() -> None:
     suites = ["vmas", "pettingzoo", "mpe2", "gymnasium_robotics", "rl_zoo3", "cvxpylayers"]
     program = f"import sys, sb3_cora.envs; print([name for name in {suites} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_python("-c", program)
     assert done.stdout.strip() == "[]"
 
 
@@ -391,7 +391,7 @@ def test_a_missing_suite_names_its_extra() -> None:
         "except ImportError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_python("-c", program)
     assert 'pip install "sb3-cora[vmas]"' in done.stdout
 
 

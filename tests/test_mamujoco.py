@@ -1,11 +1,9 @@
 """MaMuJoCo through MaMuJoCoEnv is gymnasium-robotics' own, with one agent axis; and what HARL shows of it, by hand."""
 
 import inspect
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +22,7 @@ from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.envs.registration import MAMUJOCO_SEGMENTED, MAMUJOCO_SPLITS
 from tests.algorithms import assert_trained, make_tiny, weights
+from tests.processes import run_python
 
 pytest.importorskip("gymnasium_robotics")
 
@@ -97,7 +96,7 @@ def test_no_ids_without_the_suite() -> None:
         "from sb3_cora.common.env_util import registered_ids\n"
         "print([env_id for env_id in registered_ids() if env_id.startswith('mujoco/')])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_python("-c", program)
     assert done.stdout.strip() == "[]"
 
 
@@ -413,23 +412,21 @@ print(picture.shape, picture.dtype, picture.std() > 1)
 """
 
 
-def draw(**changes: str) -> subprocess.CompletedProcess[str]:
+def draw(backend: str) -> CompletedProcess[str]:
     # What is drawn with is chosen when MuJoCo is imported, so by the environment of a process of its own.
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL")
-    }
-    return subprocess.run([sys.executable, "-c", DRAW], env={**environment, **changes}, capture_output=True, text=True)
+    environment = {"DISPLAY": None, "WAYLAND_DISPLAY": None, "MUJOCO_GL": backend}
+    return run_python("-c", DRAW, environment=environment, check=False)
 
 
 def test_pictures_without_a_display() -> None:
-    done = [draw(MUJOCO_GL=backend) for backend in ("egl", "osmesa")]
+    done = [draw(backend) for backend in ("egl", "osmesa")]
     if all("MuJoCo cannot draw" in run.stderr for run in done):
         pytest.skip("this machine has neither EGL nor OSMesa")
     assert "(48, 64, 3) uint8 True\n" in {run.stdout for run in done}
 
 
 def test_what_drawing_needs_is_named() -> None:
-    done = draw(MUJOCO_GL="glfw")
+    done = draw("glfw")
     assert done.returncode == 1
     assert "RuntimeError: MuJoCo cannot draw" in done.stderr and "libosmesa6" in done.stderr
 

@@ -4,7 +4,6 @@ import ast
 import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 
 from sb3_cora import CORAPPO
 from tests.algorithms import make_tiny
+from tests.processes import ROOT, run_python
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sb3_cora"
 ALGORITHM_PACKAGES = {
     path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("common", "credit", "envs")
@@ -88,9 +87,7 @@ import torch as th
 from sb3_cora.credit import all_coalitions, allocate
 print(allocate(th.tensor([[5.0, -5.0]]), all_coalitions(2), th.tensor([-5.0])).credits.tolist())
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "[[2.5, -7.5]]"
+    assert run_python("-c", code).stdout.strip() == "[[2.5, -7.5]]"
 
 
 @pytest.mark.parametrize("path", files_of("common"), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -129,7 +126,7 @@ def test_optional_dependency_is_imported_only_where_it_is_adapted(module: str) -
 def test_import_loads_no_optional_dependency() -> None:
     # Through the parts that have optional dependencies in their reach, the adapters themselves left out
     code = "import sys, sb3_cora, sb3_cora.credit, sb3_cora.envs; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = run_python("-c", code).stdout.split()
     assert "sb3_cora.cora_ppo" in loaded
     # Stable-Baselines3 itself imports these where they are installed
     imported_by_sb3 = {"matplotlib", "tensorboard"}
@@ -146,8 +143,7 @@ def test_readme_example_runs(tmp_path: Path) -> None:
     assert "learn(1e6)" in example
     # One rollout of few worlds
     shortened = example.replace("n_envs=256", "n_envs=32").replace("learn(1e6)", "learn(1)")
-    run = subprocess.run([sys.executable, "-c", shortened], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    run = run_python("-c", shortened, cwd=tmp_path)
     assert "total_timesteps" in run.stdout
     assert (tmp_path / "give_way.zip").is_file()
 
@@ -186,10 +182,8 @@ def test_pip_lines_of_the_readme_install() -> None:
             continue
         # All but the download and the installation: reads the line, and builds the metadata of the clone
         dry_run = ["install", "--dry-run", "--no-deps", "--no-build-isolation", "--no-index"]
-        run = subprocess.run(
-            [sys.executable, "-m", "pip", *dry_run, argument], cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
-        assert run.returncode == 0 and "Would install sb3-cora" in run.stdout, f"{argument}: {run.stderr}"
+        run = run_python("-m", "pip", *dry_run, argument, cwd=ROOT)
+        assert "Would install sb3-cora" in run.stdout, argument
 
 
 def test_readme_names_what_exists() -> None:
@@ -205,6 +199,22 @@ def test_torch_is_the_first_constraint_and_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert re.fullmatch(r"torch==\d+\.\d+\.\d+", lines[0])
     assert all(re.fullmatch(r'[\w.-]+==[\w.]+( ; python_version >= "3\.11")?', line) for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
+def test_what_tests_start_has_a_time_limit(path: Path) -> None:
+    without = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        limited = any(keyword.arg == "timeout" for keyword in node.keywords)
+        if called in ("subprocess.run", "subprocess.check_output") and not limited:
+            without.append(f"line {node.lineno}: {called}")
+        # Popen takes no limit: whoever waits for it has to, and finds a start that does not ignore SIGINT
+        if called == "subprocess.Popen" and path.name != "processes.py":
+            without.append(f"line {node.lineno}: {called}")
+    assert without == []
 
 
 def test_ci_is_executable() -> None:

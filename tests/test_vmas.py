@@ -1,8 +1,8 @@
 """VMAS through VmasVecEnv is VMAS, with episodes, and with a random stream of its own."""
 
 import os
-import subprocess
 import sys
+from subprocess import CompletedProcess
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +20,7 @@ from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.mappo import MAPPO
 from tests.algorithms import ALGORITHMS, make_tiny
+from tests.processes import run_python
 
 vmas = pytest.importorskip("vmas")
 
@@ -482,16 +483,12 @@ from sb3_cora.envs.vmas import VmasEnv, VmasVecEnv
 """
 
 
-def render(body: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def render(body: str, display: str | None) -> CompletedProcess[str]:
     """In a process of its own: OpenGL keeps state in the process, and a broken driver can take it down."""
-    kept = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
-    return subprocess.run(
-        [sys.executable, "-c", RENDER.format(body=body)], env=kept | environment, capture_output=True, text=True, timeout=120
-    )
+    return run_python("-c", RENDER.format(body=body), environment={"DISPLAY": display}, check=False)
 
 
 def test_pictures() -> None:
-    display = {"DISPLAY": os.environ["DISPLAY"]} if "DISPLAY" in os.environ else {}
     done = render(
         "vec_env = VmasVecEnv('give_way', 3, seed=0, render_mode='rgb_array')\n"
         "vec_env.reset()\n"
@@ -499,7 +496,7 @@ def test_pictures() -> None:
         "print(all(image.shape == (700, 1600, 3) and image.dtype == np.uint8 and image.std() > 1 for image in images))\n"
         "print(vec_env.render('rgb_array').shape)\n"
         "vec_env.close()",
-        **display,
+        display=os.environ.get("DISPLAY"),
     )
     if done.returncode != 0 and "no display" in done.stderr:
         pytest.skip("nothing to draw on: neither a display nor EGL")
@@ -508,7 +505,7 @@ def test_pictures() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only X11 wants a DISPLAY")
 def test_a_window_without_a_display() -> None:
-    done = render("VmasEnv('give_way', render_mode='human').render()")
+    done = render("VmasEnv('give_way', render_mode='human').render()", display=None)
     assert "RuntimeError: VMAS renders through OpenGL and found no display" in done.stderr
 
 

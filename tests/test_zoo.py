@@ -7,7 +7,6 @@ import pickle
 import re
 import signal
 import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -22,8 +21,8 @@ from stable_baselines3 import PPO
 import sb3_cora
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from tests import algorithms
+from tests.processes import ROOT, interrupt_python, run_python, start_python
 
-ROOT = Path(__file__).resolve().parent.parent
 ALGORITHMS = {
     "coma_ppo": sb3_cora.COMAPPO,
     "cora_ppo": sb3_cora.CORAPPO,
@@ -60,17 +59,9 @@ pytestmark = pytest.mark.xdist_group("zoo")
 
 
 def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "zoo" / script), *arguments],
-        cwd=folder,
-        # This checkout goes before an installed one
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
-        capture_output=True,
-        text=True,
-    )
-    if check:
-        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return run
+    # Packages of the user's own stand in the folder
+    environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=environment, check=check)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +86,7 @@ print(json.dumps({
     for name in algos.ALGORITHMS
 }, default=str))
 """
-    run = subprocess.run([sys.executable, "-c", probe], cwd=ROOT / "zoo", capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    return json.loads(run_python("-c", probe, cwd=ROOT / "zoo").stdout)
 
 
 def test_registry_is_complete(registry: dict[str, Any]) -> None:
@@ -298,26 +287,10 @@ def test_continuing_goes_on_from_the_saved_model(training: tuple[Path, str]) -> 
 
 def test_interrupted_training_saves(tmp_path: Path) -> None:
     arguments = ("--algo", "mappo", "--env", "give_way", "-n", "100000000", *TINY, *SHORT)
-    with subprocess.Popen(
-        [sys.executable, "-u", str(ROOT / "zoo" / "train.py"), *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "clip_fraction" in line:
-                # Training has been through an update
-                process.send_signal(signal.SIGINT)
-                break
-        lines += process.stdout
-    output = "".join(lines)
-    assert process.returncode == 0, output[-4000:]
-    assert "100 episodes" in output
+    # Logged for the first time when training has been through an update
+    run = interrupt_python(ROOT / "zoo" / "train.py", *arguments, once="clip_fraction", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout[-4000:]
+    assert "100 episodes" in run.stdout
     assert MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").num_timesteps >= 256
 
 
@@ -504,40 +477,26 @@ NORMALIZED = "normalize:dict(norm_obs=True,norm_reward=False)"
 
 
 def environment(folder: Path) -> dict[str, str]:
-    paths = (folder, ROOT, ROOT / "zoo")
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return {"PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT, ROOT / "zoo")))}
 
 
 def run_session(commands: list[tuple[str, ...]], folder: Path) -> list[str]:
-    arguments = [sys.executable, "-c", SESSION, json.dumps(commands)]
-    run = subprocess.run(arguments, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-4000:]
+    run_python("-c", SESSION, json.dumps(commands), cwd=folder, environment=environment(folder))
     return [(folder / f"output_{index}.txt").read_text() for index in range(len(commands))]
 
 
-# Where these tests were started with Ctrl-C ignored, so would be what they start
-TRAINING = """
-import runpy, signal
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("train", run_name="__main__")
-"""
-
-
-def start_training(folder: Path, *arguments: str) -> subprocess.Popen:
+def start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     with open(folder / "output.txt", "w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-c", TRAINING, *arguments],
+        return start_python(
+            *(ROOT / "zoo" / "train.py", *arguments),
             cwd=folder,
-            env=environment(folder),
             stdout=output,
-            stderr=subprocess.STDOUT,
-            # A signal to its group reaches its own processes, and not ours
+            environment=environment(folder),
             start_new_session=True,
         )
 
 
-def wait_for(path: Path, process: subprocess.Popen, log: Path) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str], log: Path) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]

@@ -1,0 +1,111 @@
+"""Python in processes of its own: what patches on import, must not have been imported yet, or is run as a script."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Timer
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# In seconds. The longest takes a minute: it is there to end what hangs, not to hurry a slow machine.
+TIME_LIMIT = 600.0
+
+
+def environment_of_a_process(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """
+    :param changes: Variables that are set, or with ``None`` left out
+    :return: All environment variables. This checkout goes before an installed one, and there is one thread, as for the
+        tests, unless this process was told otherwise.
+    """
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(ROOT), **changes}
+    return {name: value for name, value in environment.items() if value is not None}
+
+
+def run_python(
+    *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str | None] | None = None, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run Python to its end.
+
+    :param arguments: The script, or ``-c`` and a program, and what is passed to it
+    :param cwd: Folder to run in, by default the current one
+    :param environment: Changes to the environment variables, see ``environment_of_a_process``
+    :param check: Whether an exit status other than 0 is an error
+    :return: Exit status and output
+    """
+    run = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment_of_a_process(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+    )
+    if check:
+        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return run
+
+
+def start_python(
+    *arguments: str | Path,
+    cwd: Path,
+    stdout: int | IO[str],
+    environment: Mapping[str, str | None] | None = None,
+    start_new_session: bool = False,
+) -> subprocess.Popen[str]:
+    """
+    Start Python as a terminal would, where Ctrl-C interrupts it. It has no time limit: whoever waits for it needs one.
+
+    :param arguments: See ``run_python``
+    :param cwd: Folder to run in
+    :param stdout: Where output goes, and errors with it
+    :param environment: Changes to the environment variables, see ``environment_of_a_process``
+    :param start_new_session: Whether a signal to the process's group reaches its own processes, and not ours
+    :return: The process
+    """
+    # A process inherits that SIGINT is ignored, as shells have it for background jobs, and Python then leaves it ignored
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-u", *arguments],
+            cwd=cwd,
+            env=environment_of_a_process(environment or {}),
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=start_new_session,
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def interrupt_python(*arguments: str | Path, once: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """
+    Run Python and press Ctrl-C.
+
+    :param arguments: See ``run_python``
+    :param once: The first line of output that holds this is when to interrupt
+    :param cwd: Folder to run in
+    :return: Exit status, and output with the errors among it
+    """
+    process = start_python(*arguments, cwd=cwd, stdout=subprocess.PIPE)
+    # Reading ends with the process
+    limit = Timer(TIME_LIMIT, process.kill)
+    limit.start()
+    try:
+        with process:
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if once in line:
+                    process.send_signal(signal.SIGINT)
+                    break
+            lines += process.stdout
+    finally:
+        limit.cancel()
+    return subprocess.CompletedProcess(process.args, process.returncode, "".join(lines))
