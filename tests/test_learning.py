@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_cora import COMAPPO, IPPO, make_joint_vec_env
+from sb3_cora import IPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q
 from tests.joint_games import Lap, MatrixGame, NoisyTeam, TargetGame
@@ -39,11 +40,14 @@ def test_matrix_game_is_solved(algorithm: Algorithm, share_parameters: bool) -> 
 
 @over_algorithms
 def test_penalty_game_is_solved(algorithm: Algorithm) -> None:
-    # With k = 0 a wrong corner costs nothing: 25 steps of 10 are found by all
+    # With k = 0 a wrong corner costs nothing, and each of 25 steps is a game of its own that pays 10 where it is solved
     env = make_joint_vec_env("penalty", n_envs=8, k=0)
     model = algorithm("MlpPolicy", env, policy_kwargs=SMALL, gamma=0.9, **{**FAST, "n_steps": 25, "batch_size": 100})
     model.learn(12_000)
-    assert evaluate_policy(model, env, n_eval_episodes=8) == (250.0, 0.0)
+    # The two optima are alike, and agents that settle for different ones lose the step. That befalls one step in 500; were
+    # it one in 100, six of 25 or more would be lost with a probability of 2e-7
+    mean, deviation = evaluate_policy(model, env, n_eval_episodes=8)
+    assert mean >= 200 and deviation == 0
 
 
 @over_algorithms
@@ -78,30 +82,59 @@ LAP_VALUES = GAMMA ** np.arange(LENGTH - 1, -1, -1)
 VALUES = {"terminated": LAP_VALUES, "truncated": LAP_VALUES / (1 - GAMMA**LENGTH)}
 
 
+def learnt_values_of_a_lap(algorithm: Algorithm, end: str, prize: float = 1.0, **settings: Any) -> list[np.ndarray]:
+    """
+    :param algorithm: Class of the model that learns
+    :param end: A key of ``VALUES``
+    :param prize: What a completed lap pays
+    :param settings: Constructor arguments
+    :return: Values of the positions, as shares of the true ones, each ``(LENGTH,)``: those of the value function, and
+        those of the Q-critics, where there are any, one for each joint action
+    """
+
+    def make_env() -> gym.Env:
+        return gym.wrappers.TransformReward(Lap(LENGTH, truncates=end == "truncated"), lambda reward: prize * reward)
+
+    settings = {"learning_rate": 0.01, "gamma": GAMMA, "vf_coef": 1.0, "max_grad_norm": 10.0, **settings}
+    model = algorithm(
+        "MlpPolicy", make_vec_env(make_env, n_envs=4), policy_kwargs=SMALL, **{**FAST, "n_steps": 32, **settings}
+    )
+    model.learn(2048)
+    observations = th.eye(LENGTH)[:, None].repeat(1, 2, 1)
+    with th.no_grad():
+        values = [model.policy.predict_values(observations)[:, 0]]
+        # The actions do nothing, so every joint action is worth what its position is
+        for joint_action in ([0, 0], [0, 1], [1, 0], [1, 1]) if algorithm in ALGORITHMS_WITH_Q else ():
+            actions = model.policy.action_features(th.tensor(joint_action)).expand(LENGTH, -1, -1)
+            values.append(model.policy.q_critic(observations.flatten(start_dim=1), actions).amin(dim=0))
+    return [estimates.numpy() / (prize * VALUES[end]) for estimates in values]
+
+
 @pytest.mark.parametrize("end", ["terminated", "truncated"])
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
     [(algorithm, {}) for algorithm in ALGORITHMS] + [(algorithm, {"q_target": "lambda"}) for algorithm in ALGORITHMS_WITH_Q],
 )
 def test_values_of_a_lap(algorithm: Algorithm, settings: dict[str, Any], end: str) -> None:
-    env = make_vec_env(Lap, n_envs=4, env_kwargs={"length": LENGTH, "truncates": end == "truncated"})
-    if algorithm is COMAPPO:
-        # No action is better than another: what is left of the credits is noise, which must not end exploration
-        settings = {**settings, "normalize_advantage": False, "ent_coef": 0.1}
-    settings = {**settings, "gamma": GAMMA, "vf_coef": 1.0, "max_grad_norm": 10.0, "policy_kwargs": SMALL}
-    model = algorithm("MlpPolicy", env, **{**FAST, "learning_rate": 0.01, "n_steps": 32, **settings})
-    model.learn(4096)
-    observations = th.eye(LENGTH)[:, None].repeat(1, 2, 1)
-    with th.no_grad():
-        np.testing.assert_allclose(model.policy.predict_values(observations)[:, 0], VALUES[end], rtol=0.05)
-    if algorithm not in ALGORITHMS_WITH_Q:
-        return
-    # The actions do nothing, so every joint action is worth what its position is
-    for joint_action in ([0, 0], [0, 1], [1, 0], [1, 1]):
-        actions = model.policy.action_features(th.tensor(joint_action)).expand(LENGTH, -1, -1)
-        with th.no_grad():
-            estimates = model.policy.q_critic(observations.flatten(start_dim=1), actions).amin(dim=0)
-        np.testing.assert_allclose(estimates, VALUES[end], rtol=0.08)
+    # No action is better than another: what is left of the credits is noise, which must not end exploration
+    exploration = {"normalize_advantage": False, "ent_coef": 0.1}
+    values, *q_values = learnt_values_of_a_lap(algorithm, end, **exploration, **settings)
+    np.testing.assert_allclose(values, 1.0, rtol=0.05)
+    for estimates in q_values:
+        np.testing.assert_allclose(estimates, 1.0, rtol=0.08)
+
+
+@over_algorithms
+def test_normalized_values_learn_returns_of_any_size(algorithm: Algorithm) -> None:
+    # The actors stay as they are, whatever the size of their credits
+    settings = {"learning_rate": 0.0, "vf_learning_rate": 0.01}
+    if algorithm in ALGORITHMS_WITH_Q:
+        settings["q_learning_rate"] = 0.01
+    for estimates in learnt_values_of_a_lap(algorithm, "terminated", prize=1e4, normalize_values=True, **settings):
+        np.testing.assert_allclose(estimates, 1.0, rtol=0.1)
+    # So many steps of 0.01 do not reach numbers of this size
+    for estimates in learnt_values_of_a_lap(algorithm, "terminated", prize=1e4, **settings):
+        assert (estimates < 0.1).all()
 
 
 # IPPO's are the agents' own: tests/test_ippo.py

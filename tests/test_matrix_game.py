@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from sb3_cora import CORAPPO, make_joint_vec_env
+from sb3_cora import make_joint_vec_env
 from sb3_cora.common.env_checker import check_joint_env
 from sb3_cora.common.env_util import as_joint_vec_env
 from sb3_cora.envs.batched_game import BatchedGame, GameEnv, GameVecEnv, make_game
@@ -229,13 +229,6 @@ def test_evaluation_is_stepping_by_hand(name: str) -> None:
     # Equal episodes, up to the rounding of VecMonitor's float32
     assert mean == pytest.approx(total, rel=1e-5) and deviation < 1e-3
     assert total <= by_hand.optimal_return
-
-
-def test_a_game_without_a_penalty_is_solved() -> None:
-    settings: dict[str, Any] = dict(n_steps=50, batch_size=100, clip_range=0.3, learning_rate=3e-3, seed=0, device="cpu")
-    model = CORAPPO("MlpPolicy", make_joint_vec_env("penalty", n_envs=8, k=0), **settings).learn(16_000)
-    evaluation = make_joint_vec_env("penalty", n_envs=1, k=0)
-    assert evaluate_policy(model, evaluation, n_eval_episodes=1) == (evaluation.get_attr("optimal_return")[0], 0.0)
 
 
 def test_pictures() -> None:
