@@ -211,6 +211,14 @@ def test_where_nobody_lives_no_norm_is_logged(algorithm: Algorithm) -> None:
     assert_same_weights(before, actor_weights(model))
 
 
+class Rich(NoisyTeam):
+    """Rewards around 1000."""
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, *rest = super().step(action)
+        return observation, 1000.0 + 100.0 * reward, *rest
+
+
 @over_algorithms
 def test_values_are_clipped_around_what_the_network_said(algorithm: Algorithm) -> None:
     # Returns of 2000 move the statistics, which is no learning: before a gradient step nothing may count as clipped
