@@ -245,10 +245,10 @@ def test_solvers_give_the_same_credits(variance_weight: float) -> None:
     pytest.importorskip("cvxpylayers")
     settings = {"variance_weight": variance_weight, "n_steps": 8, "total_timesteps": 16}
     ours, reference = (train(solver=solver, **settings).credits for solver in ("active_set", "cvxpylayers"))
-    spread = ours.std(axis=2).max()
-    assert spread > 1e-3
-    # The interior point is exact in the objective to 1e-12, hence in the credits to about its square root
-    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4 * spread)
+    # The interior point is exact in the objective to 1e-12, hence in the credits to about its square root, in units of the
+    # largest excess. Where the optimum is flat that is 2e-5
+    assert ours.std(axis=2).max() > 2e-2
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4)
 
 
 def test_a_large_weight_gives_equal_credits_and_a_small_one_the_least_core() -> None:
