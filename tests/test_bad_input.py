@@ -160,6 +160,12 @@ def test_settings_out_of_range(algorithm: Algorithm, settings: dict[str, Any], s
         make_tiny(algorithm, NoisyTeam(), **settings)
 
 
+@pytest.mark.parametrize(("name", "value"), [("n_steps", 32.0), ("batch_size", None), ("n_epochs", "many")])
+def test_settings_that_are_no_integers(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be an integer, not {value!r}"):
+        make_tiny(MAPPO, NoisyTeam(), **{name: value})
+
+
 @over_algorithms
 def test_state_dependent_exploration_of_choices(algorithm: Algorithm) -> None:
     with pytest.raises(ValueError, match="only be used with continuous actions"):

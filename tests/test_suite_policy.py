@@ -262,6 +262,17 @@ def test_what_does_not_fit() -> None:
     assert policy.predict(observations, infos) == {"worker_0": 0, "worker_1": 0, "worker_2": 0}
     with pytest.raises(ValueError, match=r"predict\(observations, infos\)"):
         policy.predict(observations)
+    with pytest.raises(TypeError, match=r"observations are a list.*a dict by agent"):
+        policy.predict(list(observations.values()))  # type: ignore[arg-type]
+    give_way = vmas.make_env("give_way", num_envs=2)
+    with pytest.raises(TypeError, match=r"not <vmas.*VmasPolicy.*model.predict"):
+        PettingZooPolicy(model, give_way)
+    with pytest.raises(TypeError, match=r"vmas.make_env makes, not .*PettingZooPolicy.*model.predict"):
+        VmasPolicy(model, spread())
+    vmas_policy = VmasPolicy(make_model(MAPPO, VmasVecEnv("give_way", 2)), give_way)
+    for incomplete in (give_way.reset()[:1], np.zeros((2, 2, 4))):
+        with pytest.raises(ValueError, match=r"observations of all 2 agents.*one tensor for each agent"):
+            vmas_policy.predict(incomplete)
     ppo = PPO("MultiInputPolicy", make_joint_vec_env(spread), n_steps=8, batch_size=8)
     with pytest.raises(TypeError, match=r"PPO.*only the algorithms of sb3_cora.*make_joint_vec_env\(env\)"):
         PettingZooPolicy(ppo, spread())  # type: ignore[arg-type]

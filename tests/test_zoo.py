@@ -20,6 +20,7 @@ from stable_baselines3 import PPO
 
 import sb3_cora
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
+from sb3_cora.common.vec_normalize import JointVecNormalize
 from tests import algorithms
 from tests.processes import ROOT, interrupt_python, run_python, start_python
 
@@ -314,14 +315,14 @@ def test_search_finds_settings_that_a_training_can_use(tmp_path: Path) -> None:
 
     run_script(
         "train.py",
-        *("--algo", "cora_ppo", "--env", "give_way", "-n", "256", "--trial-id", "1", *study),
+        *("--algo", "cora_ppo", "--env", "give_way", "-n", "256", "--trial-id", "0", *study),
         *TINY,
         *SHORT,
         folder=tmp_path,
     )
-    # The search took the first folder
-    model = CORAPPO.load(tmp_path / "logs" / "cora_ppo" / "give_way_2" / "give_way.zip")
-    drawn = dict(zip(rows[0].split(","), rows[2].split(","), strict=True))
+    # The search left no run
+    model = CORAPPO.load(tmp_path / "logs" / "cora_ppo" / "give_way_1" / "give_way.zip")
+    drawn = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
     assert model.variance_weight == pytest.approx(float(drawn["params_variance_weight"]))
     assert model.baseline == drawn["params_baseline"]
     # The command line goes before the study
@@ -468,11 +469,13 @@ for index, (script, *arguments) in enumerate(json.loads(sys.argv[1])):
             warnings.simplefilter("always")
             try:
                 importlib.import_module(script).main()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 print(f"{type(error).__name__}: {error}")
 """
 # A training on a game whose episodes have 25 steps
 PENALTY = ("train", "--algo", "mappo", "--env", "penalty", "--eval-freq", "256", "--final-eval-episodes", "4", *TINY)
+# On observations of several parts, masks among them, which are not stacked
+STACKED = ("train", "--algo", "ippo", "--env", "mpe2/simple_spread", "-n", "256", "--eval-freq", "-1", *TINY, "frame_stack:3")
 NORMALIZED = "normalize:dict(norm_obs=True,norm_reward=False)"
 
 
@@ -537,6 +540,26 @@ def test_killed_training_leaves_checkpoints_with_their_statistics(killed_run: Pa
         assert seen_observations(run_folder / f"rl_model_vecnormalize_{steps}_steps.pkl") == 8 + steps
 
 
+def test_model_and_statistics_take_their_places_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "zoo"))
+    from callbacks import save_whole
+
+    env = JointVecNormalize(make_joint_vec_env("penalty", n_envs=8, seed=0))
+    model = MAPPO("MlpPolicy", env, n_steps=32, batch_size=128, n_epochs=1, seed=0)
+    path, statistics = tmp_path / "best_model.zip", tmp_path / "statistics" / "vecnormalize.pkl"
+    save_whole(model.learn(256), path, statistics)
+    assert seen_observations(statistics) == 8 + 256
+    model.learn(256)
+
+    def interrupted(self: MAPPO, path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MAPPO, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_whole(model, path, statistics)
+    assert (MAPPO.load(path).num_timesteps, seen_observations(statistics)) == (256, 8 + 256)
+
+
 # What enjoy.py and record_video.py load
 PROBE = """
 import argparse, json
@@ -572,20 +595,30 @@ def continued(killed_run: Path) -> dict[str, str]:
     interrupted.learn(512, callback=lambda *_: interrupted.num_timesteps < 256)
     interrupted.save(killed_run / "interrupted")
     policy_that_plays((0.1, 0.05, 0.0)).save(killed_run / "worst")
+    for run in (1, 2):
+        (killed_run / "behind" / "mappo" / f"penalty_{run}").mkdir(parents=True)
+    interrupted.save(killed_run / "behind" / "mappo" / "penalty_1" / "penalty")
     (killed_run / "probe.py").write_text(PROBE)
     checkpoint = f"logs/mappo/penalty_1/rl_model_{last_checkpoint(killed_run)}_steps.zip"
     best = "logs/mappo/penalty_1/best_model.zip"
-    train = (*PENALTY, NORMALIZED, "learning_rate:'lin_1e-3'")
+    train = (*PENALTY, NORMALIZED, "learning_rate:lin_1e-3")
     play = ("enjoy", "--algo", "mappo", "--env", "penalty")
     commands = {
         "checkpoint": (*train, "-i", checkpoint, "-n", "300"),
-        "best": (*train, "-i", best, "-n", "256", "--reset-num-timesteps", "-P"),
+        "best": (*PENALTY, NORMALIZED, *("-i", best, "-n", "256", "--reset-num-timesteps", "-P", "--env-kwargs", "k:-50")),
         "interrupted": (*train, "-i", "interrupted.zip"),
         # Evaluated only before its one update
         "worst": (*PENALTY, "n_steps:64", "learning_rate:0.01", "-i", "worst.zip", "-n", "512", "--save-freq", "-1"),
         "loaded": ("probe",),
         "play best": (*play, "--load-best", "-n", "60", "--no-render", "--n-envs", "3"),
         "play checkpoint": (*play, "--load-last-checkpoint", "-n", "24"),
+        "play behind": (*play, "--folder", "behind", "-n", "24"),
+        "stacked": (*STACKED, "--env-kwargs", "team_reward:sum"),
+        "play stacked": ("enjoy", *STACKED[1:5], "--eval-episodes", "2", "--verbose", "0"),
+        "no setting": (*PENALTY, "n_epochs=5"),
+        "no expression": (*PENALTY, "policy_kwargs:dict(net_arch=[8)"),
+        "no integer": (*PENALTY, "n_epochs:many"),
+        "no study": (*PENALTY, "--trial-id", "0"),
         "foreign argument": (*PENALTY, "foo:1"),
         "bad argument": (*PENALTY, "batch_size:0"),
         "bad environment": (*PENALTY, "--env-kwargs", "foo:1"),
@@ -658,7 +691,39 @@ def test_latest_run_is_the_latest_with_such_a_model(continued: dict[str, str]) -
 
 
 @pytest.mark.xdist_group("zoo killed")
+def test_later_run_that_has_not_come_to_its_end_is_told(continued: dict[str, str]) -> None:
+    hint = "To play a run that has not come to its end: --load-last-checkpoint or --load-best"
+    assert hint in continued["play behind"] and "Loading behind/mappo/penalty_1/penalty.zip" in continued["play behind"]
+    assert hint not in continued["play best"] + continued["play checkpoint"]
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_settings_that_are_not_repeated_are_told(continued: dict[str, str]) -> None:
+    told = r"UserWarning: The training of \S+ goes on with other settings: (.*)\. Unless this is meant, repeat the flags"
+    changes = {name: re.findall(told, output) for name, output in continued.items()}
+    assert changes.pop("checkpoint") == ["learning_rate is 'lin_1e-3' and was 0.0003"]
+    assert changes.pop("best") == ["env_kwargs is {'k': -50} and was {}"]
+    # The others are started anew, or from a file that tells no settings
+    assert not any(changes.values())
+
+
+@pytest.mark.xdist_group("zoo killed")
+def test_words_are_text_and_observations_are_stacked_as_in_training(continued: dict[str, str]) -> None:
+    assert "env_kwargs={'team_reward': 'sum'}" in continued["stacked"]
+    returns = [
+        re.search(r"return (.*), length 25.0 .*, (?:20|2) episodes", continued[key]) for key in ("stacked", "play stacked")
+    ]
+    assert None not in returns
+
+
+@pytest.mark.xdist_group("zoo killed")
 def test_refused_settings_leave_no_run(killed_run: Path, continued: dict[str, str]) -> None:
+    assert continued["no setting"].endswith("'n_epochs=5' is no setting: write name:value, e.g. n_epochs:5\nSystemExit: 2\n")
+    assert (
+        "error: argument -params/--hyperparams: 'dict(net_arch=[8)', given for policy_kwargs, is" in continued["no expression"]
+    )
+    assert "TypeError: n_epochs must be an integer, not 'many'" in continued["no integer"]
+    assert "ValueError: --trial-id 0 is a trial of which study?" in continued["no study"]
     assert "TypeError" in continued["foreign argument"] and "foo" in continued["foreign argument"]
     assert "ValueError: batch_size must be at least 1" in continued["bad argument"]
     assert "TypeError" in continued["bad environment"] and "foo" in continued["bad environment"]

@@ -13,19 +13,19 @@ def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
 
     :param model: the model
     :param path: its file
-    :param statistics: the file for the statistics of ``VecNormalize``, written first, so that no model is without them
+    :param statistics: the file for the statistics of ``VecNormalize``
     """
     normalize = model.get_vec_normalize_env()
-    if normalize is not None:
-        _write_whole(normalize.save, statistics)
-    _write_whole(model.save, path)
-
-
-def _write_whole(write: Callable[[str], None], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    write(str(unfinished))
-    unfinished.replace(path)
+    # The statistics first, so that no model is without them
+    writers: dict[Path, Callable[[str], None]] = {} if normalize is None else {statistics: normalize.save}
+    writers[path] = model.save
+    # None of them takes its place before all are written: these statistics are no other model's
+    unfinished = {target: target.with_name(f"{target.name}.unfinished") for target in writers}
+    for target, write in writers.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(str(unfinished[target]))
+    for target, written in unfinished.items():
+        written.replace(target)
 
 
 class WholeCheckpointCallback(CheckpointCallback):

@@ -20,12 +20,15 @@ from batch_env import batch_env_constructor
 from callbacks import SaveModelCallback
 from evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from plot import plot_learning_curve
+from saved_run import saved_settings
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_normalize import JointVecNormalize
 
 HYPERPARAMS_FOLDER = Path(__file__).resolve().parent.parent / "hyperparams"
 # Settings that rl_zoo3 would evaluate as Python code if they were strings
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
+# What -i takes from the model and its normalization, and the length, which is said anyway
+KEPT_SETTINGS = ("n_timesteps", "normalize", "policy", "policy_kwargs")
 # Evaluations and checkpoints, at most, during a training whose --eval-freq or --save-freq is 0
 N_EVALUATIONS = 30
 
@@ -54,16 +57,53 @@ class JointExperimentManager(ExperimentManager):
         own_config = HYPERPARAMS_FOLDER / f"{self.algo}.yml"
         if kwargs.get("config") is None and own_config.is_file():
             self.config = str(own_config)
+        if self.trial_id is not None:
+            if self.storage is None or self.study_name is None:
+                raise ValueError(f"--trial-id {self.trial_id} is a trial of which study? Give its --storage and --study-name.")
+            if self.trial_id == 0:
+                # rl_zoo3 takes the first trial for none
+                trial = self.load_trial(self.storage, self.study_name, self.trial_id)
+                self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         is_new = not Path(self.save_path).exists()
+        experiment = None
         try:
-            return super().setup_experiment()
-        except BaseException:
-            if is_new:
-                # Made before the settings are tried, and it would count as a run
+            experiment = super().setup_experiment()
+        finally:
+            if experiment is None and is_new:
+                # Made before the settings are tried. It would count as a run, which neither refused settings nor a search are
                 shutil.rmtree(self.save_path, ignore_errors=True)
-            raise
+        return experiment
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        hyperparams, saved_hyperparams = super().read_hyperparameters()
+        if self.continue_training:
+            self._warn_of_other_settings(saved_hyperparams)
+        return hyperparams, saved_hyperparams
+
+    def _warn_of_other_settings(self, hyperparams: dict[str, Any]) -> None:
+        """
+        Tell which settings differ from those that the model was trained with: ``-i`` takes them from the configuration and
+        the command line, where they may not have been repeated.
+
+        :param hyperparams: the settings now
+        """
+        before = saved_settings(Path(self.trained_agent).parent / str(self.env_name))
+        if not before:
+            return
+        now = {**hyperparams, "env_kwargs": {**(hyperparams.get("env_kwargs") or {}), **self.env_kwargs}}
+        changes = [
+            f"{key} is {value!r} and was {before.get(key)!r}"
+            for key, value in now.items()
+            if key not in KEPT_SETTINGS and value != before.get(key)
+        ]
+        if changes:
+            warnings.warn(
+                f"The training of {self.trained_agent} goes on with other settings: {', '.join(changes)}. Unless this is "
+                "meant, repeat the flags that it was started with (-params, --env-kwargs, --conf-file, --trial-id).",
+                stacklevel=2,
+            )
 
     def _preprocess_hyperparams(
         self, hyperparams: dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 import yaml
 from huggingface_sb3 import EnvironmentName
-from rl_zoo3.utils import ALGOS, StoreDict, create_test_env, get_model_path, get_saved_hyperparams
+from rl_zoo3.utils import ALGOS, create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
@@ -20,6 +20,7 @@ from batch_env import batch_env_constructor
 from evaluation import EvaluationSize, statistics_path
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
+from settings import StoreSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     parser.add_argument("--device", default="auto", help="PyTorch device (cpu, cuda, ...)")
     parser.add_argument("--num-threads", default=1, type=int, help="number of PyTorch's threads (-1: its default)")
     parser.add_argument("--gym-packages", default=[], nargs="+", help="modules to import that register environments")
-    parser.add_argument("--env-kwargs", nargs="+", action=StoreDict, help="arguments of the environment, as name:value")
+    parser.add_argument("--env-kwargs", nargs="+", action=StoreSettings, help="arguments of the environment, as name:value")
 
 
 def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm, VecEnv, Path]:
@@ -86,12 +87,31 @@ def _find_model(args: argparse.Namespace) -> Path:
         else:
             for message in missing:
                 print(f"Passing over a later run: {message}")
+            if missing and not (args.load_best or args.load_checkpoint or args.load_last_checkpoint):
+                print("To play a run that has not come to its end: --load-last-checkpoint or --load-best")
             return Path(model_path)
     raise ValueError(
         "\n".join(missing or [f"No model found for {args.algo} on {args.env} in {args.folder}"])
         + "\nTrain one, or name another with --exp-id, --load-best or, for a run that has not come to its end, "
         "--load-last-checkpoint."
     )
+
+
+def saved_settings(folder: Path) -> dict[str, Any]:
+    """
+    :param folder: where a training has put its ``config.yml`` and ``args.yml``
+    :return: its settings, with the environment's arguments of the command line; none if there is no such folder
+    """
+    hyperparams, found = get_saved_hyperparams(str(folder), test_mode=True)
+    if found is None:
+        return {}
+    env_kwargs = hyperparams.get("env_kwargs") or {}
+    args_file = folder / "args.yml"
+    if args_file.is_file():
+        # rl_zoo3 writes Python objects into it
+        training_args = yaml.unsafe_load(args_file.read_text())
+        env_kwargs.update(training_args["env_kwargs"] or {})
+    return {**hyperparams, "env_kwargs": env_kwargs}
 
 
 def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[str, Any]) -> VecEnv:
@@ -103,17 +123,9 @@ def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[
     :raises ValueError: if the training normalized, but the model has no statistics
     """
     env_id = args.env.gym_id
-    settings_path = model_path.parent / args.env
-    hyperparams, _ = get_saved_hyperparams(str(settings_path), test_mode=True)
+    hyperparams = saved_settings(model_path.parent / args.env)
     n_stack = hyperparams.pop("frame_stack", 0)
-    env_kwargs: dict[str, Any] = hyperparams.pop("env_kwargs", None) or {}
-    args_file = settings_path / "args.yml"
-    if args_file.is_file():
-        # rl_zoo3 writes Python objects into it
-        training_args = yaml.unsafe_load(args_file.read_text())
-        env_kwargs.update(training_args["env_kwargs"] or {})
-    env_kwargs.update(args.env_kwargs or {})
-    env_kwargs.update(more_env_kwargs)
+    env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(args.env_kwargs or {}), **more_env_kwargs}
     env = create_test_env(
         env_id,
         n_envs=args.n_envs or EvaluationSize.of_env(env_id).n_final_envs,

@@ -27,6 +27,7 @@ import sb3_cora.envs  # noqa: F401  registers the environments
 from callbacks import WholeCheckpointCallback
 from exp_manager import JointExperimentManager
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
+from settings import StoreSettings
 
 DEFAULTS = (
     *("--algo", "cora_ppo"),
@@ -65,6 +66,7 @@ class TrainArgumentParser(argparse.ArgumentParser):
 def main() -> None:
     """Run rl_zoo3's training with the project's experiment manager."""
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=TrainArgumentParser)  # type: ignore[assignment]
+    rl_zoo3.train.StoreDict = StoreSettings  # type: ignore[misc]
     rl_zoo3.train.ExperimentManager = JointExperimentManager  # type: ignore[misc]
     # `frame_stack: 4` over observations with masks
     rl_zoo3.exp_manager.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]

@@ -226,11 +226,15 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _check_settings(self) -> None:
         """
+        :raises TypeError: If a number of steps or samples is no integer
         :raises ValueError: If a setting is out of its range
         """
         for name in ("n_steps", "n_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer):
+                raise TypeError(f"{name} must be an integer, not {value!r}.")
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}.")
         if isinstance(self.clip_range_vf, float | int) and not self.clip_range_vf > 0:
             raise ValueError(f"clip_range_vf must be positive, not {self.clip_range_vf}; pass None to deactivate vf clipping.")
         if self.huber_delta is not None and not self.huber_delta > 0:

@@ -327,7 +327,7 @@ class PettingZooPolicy(SuitePolicy):
     :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
         where it has one; a model loaded without environment knows of none:
         ``VecNormalize.load(path, make_joint_vec_env(env))``
-    :raises TypeError: if the model is of no algorithm of this package
+    :raises TypeError: if the model is of no algorithm of this package, or the environment is none of PettingZoo's
     :raises ValueError: if the environment is none that the model can act in
     """
 
@@ -337,6 +337,11 @@ class PettingZooPolicy(SuitePolicy):
         env: "ParallelEnv | AECEnv",
         vec_normalize: VecNormalize | None = None,
     ) -> None:
+        if not isinstance(env, ParallelEnv | AECEnv):
+            raise TypeError(
+                f"PettingZooPolicy plays a ParallelEnv or an AECEnv of PettingZoo, not {env!r}. In VMAS use "
+                "sb3_cora.envs.vmas.VmasPolicy, and in joint environments model.predict()."
+            )
         self.env = env
         self.members = [
             TeamMember(agent, env.observation_space(agent), env.action_space(agent)) for agent in env.possible_agents
@@ -357,8 +362,14 @@ class PettingZooPolicy(SuitePolicy):
         :param infos: likewise; needed where they carry the action masks
         :param deterministic: whether to take the most likely actions, or to sample
         :return: the action of each agent that lives and has an observation, in its own space
+        :raises TypeError: if the observations are no dict
         :raises ValueError: if an agent is unknown, or action masks are missing
         """
+        if not isinstance(observations, dict):
+            raise TypeError(
+                f"The observations are a {type(observations).__name__}. Give what the environment's reset() and step() return "
+                "first, a dict by agent."
+            )
         names = [member.name for member in self.members]
         unknown = [name for name in observations if name not in names]
         if unknown:

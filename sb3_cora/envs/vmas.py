@@ -532,7 +532,7 @@ class VmasPolicy(SuitePolicy):
     :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
         where it has one; a model loaded without environment knows of none:
         ``VecNormalize.load(path, make_joint_vec_env("give_way"))``
-    :raises TypeError: if the model is of no algorithm of this package
+    :raises TypeError: if the model is of no algorithm of this package, or the environment is none of VMAS's
     :raises ValueError: if the environment is none that the model can act in
     """
 
@@ -542,6 +542,11 @@ class VmasPolicy(SuitePolicy):
         environment: "Environment",
         vec_normalize: VecNormalize | None = None,
     ) -> None:
+        if not isinstance(environment, Environment):
+            raise TypeError(
+                f"VmasPolicy plays an Environment of VMAS, which vmas.make_env makes, not {environment!r}. In PettingZoo use "
+                "sb3_cora.envs.pettingzoo.PettingZooPolicy, and in joint environments model.predict()."
+            )
         self.worlds = VmasWorlds(environment)
         super().__init__(model, self.worlds.observation_space, self.worlds.action_space, vec_normalize)
 
@@ -554,7 +559,14 @@ class VmasPolicy(SuitePolicy):
         :param deterministic: whether to take the most likely actions, or to sample
         :return: each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
             the observations are in one
+        :raises ValueError: if there is not one observation for each agent
         """
+        n_agents = self.joint_spaces.n_agents
+        if not isinstance(observations, list | tuple | dict) or len(observations) != n_agents:
+            raise ValueError(
+                f"Give the observations of all {n_agents} agents, as the environment's reset() and step() return them: a list "
+                "with one tensor for each agent, or a dict."
+            )
         parts = {"observation": self.worlds.joint_observations(observations)}
         actions = self.worlds.own_actions(self._predict(parts, deterministic))
         if isinstance(observations, dict):
