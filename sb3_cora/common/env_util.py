@@ -73,6 +73,15 @@ def make_joint_vec_env(
     :raises ValueError: if the id is unknown, its environment is no joint environment, or an argument does not apply
     """
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
+    one_by_one: dict[str, Any] = dict(
+        start_index=start_index,
+        monitor_dir=monitor_dir,
+        wrapper_class=wrapper_class,
+        vec_env_cls=vec_env_cls,
+        vec_env_kwargs=vec_env_kwargs,
+        monitor_kwargs=monitor_kwargs,
+        wrapper_kwargs=wrapper_kwargs,
+    )
     batch: VecEnv | None = None
     if isinstance(env_id, str):
         spec = _find_spec(env_id)
@@ -96,19 +105,7 @@ def make_joint_vec_env(
             else:
                 make = _with_first(first, make)
     else:
-        return _wrap_made(
-            env_id,
-            n_envs,
-            seed,
-            start_index=start_index,
-            monitor_dir=monitor_dir,
-            wrapper_class=wrapper_class,
-            env_kwargs=env_kwargs,
-            vec_env_cls=vec_env_cls,
-            vec_env_kwargs=vec_env_kwargs,
-            monitor_kwargs=monitor_kwargs,
-            wrapper_kwargs=wrapper_kwargs,
-        )
+        return _wrap_made(env_id, n_envs, seed, env_kwargs=env_kwargs, **one_by_one)
 
     if batch is not None:
         _check_batch_arguments(env_id, batch, n_envs, wrapper_class, vec_env_kwargs, monitor_kwargs)
@@ -121,19 +118,7 @@ def make_joint_vec_env(
             vec_env.action_space.seed(seed + start_index)
             vec_env.seed(seed)
     else:
-        vec_env = make_vec_env(
-            make,
-            n_envs=n_envs,
-            seed=seed,
-            start_index=start_index,
-            monitor_dir=monitor_dir,
-            wrapper_class=wrapper_class,
-            env_kwargs=env_kwargs,
-            vec_env_cls=vec_env_cls,
-            vec_env_kwargs=vec_env_kwargs,
-            monitor_kwargs=monitor_kwargs,
-            wrapper_kwargs=wrapper_kwargs,
-        )
+        vec_env = make_vec_env(make, n_envs, seed, env_kwargs=env_kwargs, **one_by_one)
     JointSpaces.from_spaces(vec_env.observation_space, vec_env.action_space)
     return vec_env
 
