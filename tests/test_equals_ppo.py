@@ -107,7 +107,7 @@ OPTIONS = {
     "default": {},
     "value clipping and entropy": {"clip_range_vf": 0.3, "ent_coef": 0.02},
     "raw advantages": {"normalize_advantage": False, "max_grad_norm": 10.0},
-    "target_kl": {"target_kl": 3e-4},
+    "target_kl": {"target_kl": 1e-4},
 }
 # What makes the algorithm's credit of one agent the team's advantage, where that is a question of settings
 OWN_SETTINGS: dict[type[CooperativeOnPolicyAlgorithm], dict[str, Any]] = {OptimisticMAPPO: {"eta": 1.0}}
@@ -119,14 +119,15 @@ OWN_SETTINGS: dict[type[CooperativeOnPolicyAlgorithm], dict[str, Any]] = {Optimi
 )
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "CartPole-v1"])
 def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAlgorithm], option: str) -> None:
-    # Pendulum only ever ends at its time limit, and so do some of CartPole's episodes at 20 steps
-    env_kwargs = {"max_episode_steps": 200 if env_id == "Pendulum-v1" else 20}
     settings: dict[str, Any] = OPTIONS[option]
     arguments: dict[str, Any] = {"n_steps": 256, "batch_size": 64, "n_epochs": 4, "seed": 0, "device": "cpu", **settings}
 
     def make_env() -> gym.Env:
+        # Pendulum only ever ends at its time limit, and so do some of CartPole's episodes. They are short, because from
+        # step to step a pendulum lets differences of rounding grow
+        env = gym.make(env_id, max_episode_steps=20)
         # Pendulum's rewards reach -16: losses in the thousands would hide a relative error of 1e-6 in their units
-        return gym.wrappers.TransformReward(gym.make(env_id, **env_kwargs), lambda reward: 0.1 * reward)
+        return gym.wrappers.TransformReward(env, lambda reward: 0.1 * reward)
 
     # All but COMA, whose advantage is no GAE by definition, find PPO's own advantages
     ppo_class = PPOWithAdvantages if algorithm is COMAPPO else PPO
@@ -155,6 +156,8 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
         for name in TRAIN_METRICS:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-6, abs=1e-6), name
     for before, theirs, ours in zip(start, flat_weights(ppo), flat_weights(model), strict=True):
-        assert np.abs(theirs - before).max() > 1e-3
+        assert (theirs != before).any()
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    # A thousand times the tolerance, if not for every bias
+    assert max(np.abs(theirs - before).max() for before, theirs in zip(start, flat_weights(ppo), strict=True)) > 1e-3
     np.testing.assert_allclose(model.rollout_buffer.returns.ravel(), ppo.rollout_buffer.returns.ravel(), rtol=1e-5, atol=1e-4)
