@@ -258,7 +258,7 @@ def test_environments_already_made() -> None:
     assert make_joint_vec_env(vec_env) is vec_env
     with pytest.raises(ValueError, match=r"n_envs=4: .* already made, with 1 world\(s\)\. Give a function.*n_envs="):
         make_joint_vec_env(TeamEnv(), n_envs=4)
-    with pytest.raises(ValueError, match=r"monitor_dir='logs', env_kwargs=\{'N': 2\}: .* already made"):
+    with pytest.raises(ValueError, match=r"env_kwargs=\{'N': 2\}, monitor_dir='logs': .* already made"):
         make_joint_vec_env(TeamEnv(), monitor_dir="logs", N=2)
 
 
