@@ -69,7 +69,7 @@ def test_continuous_targets_are_hit(algorithm: Algorithm) -> None:
     model = algorithm("MlpPolicy", env, policy_kwargs=policy_kwargs, clip_range=0.3, **FAST)
     model.learn(6144)
     action, _ = model.predict(np.ones((2, 1), np.float32), deterministic=True)
-    # COMA's noise is gone where it is up to 0.17 off, in 2 of 15 trajectories more than 0.12; the others come within 0.1
+    # COMA's noise is gone where it is up to 0.17 off, in 2 of 15 trajectories by more than 0.12
     np.testing.assert_allclose(action, [[0.5, -0.4], [0.3, 0.0]], atol=0.3)
     # Standing still would cost 0.66
     mean, deviation = evaluate_policy(model, env, n_eval_episodes=4)
