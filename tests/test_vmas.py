@@ -454,7 +454,9 @@ def test_wrappers_and_evaluation_of_sb3() -> None:
 @pytest.mark.parametrize(("scenario", "ends"), [("give_way", False), ("balance", True)])
 def test_evaluate_policy_is_stepping_bare_vmas(scenario: str, ends: bool) -> None:
     """One world, a policy of its own: returns and lengths of five episodes, time limits and the falls of ``balance`` alike."""
-    model = make_tiny(MAPPO, VmasVecEnv(scenario, 2, max_steps=10, seed=0))
+    # Actions of full size, under which nothing stays in balance
+    policy_kwargs = {"output_gain": 1.0}
+    model = make_tiny(MAPPO, VmasVecEnv(scenario, 2, max_steps=10, seed=0), policy_kwargs=policy_kwargs)
     returns, lengths = evaluate_policy(
         model, VecMonitor(VmasVecEnv(scenario, 1, max_steps=300, seed=4)), n_eval_episodes=5, return_episode_rewards=True
     )
