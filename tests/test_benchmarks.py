@@ -204,7 +204,9 @@ def test_environments_are_compared(tmp_path: Path) -> None:
     for row in rows.values():
         assert float(row["adapted"]) > 0
         if row["bare"]:
-            assert float(row["lost"]) == pytest.approx(1 - float(row["adapted"]) / float(row["bare"]), abs=2e-3)
+            # Written with three digits, from 10 on without decimals: on a busy machine the ratio may be anything
+            lost = 1 - float(row["adapted"]) / float(row["bare"])
+            assert float(row["lost"]) == pytest.approx(lost, abs=2e-3, rel=5e-2)
 
 
 @pytest.mark.slow
