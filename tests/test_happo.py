@@ -68,7 +68,7 @@ def test_a_turn_leaves_the_other_agents_as_they_are() -> None:
         for agent in range(3):
             moved = [
                 not th.equal(old, new)
-                for old, new in zip(before.actor_stacks()[0].own[agent], after.actor_stacks()[0].own[agent], strict=True)
+                for old, new in zip(before.actor_stack().own[agent], after.actor_stack().own[agent], strict=True)
             ]
             # Biases, weights and standard deviations: all of the agent's own, none of the others'
             assert all(moved) if agent == turn.agents.start else not any(moved)
@@ -95,9 +95,9 @@ def test_an_update_is_the_gradient_weighted_with_the_factor() -> None:
         assert turn.factor is not None
         # At a ratio of 1 the gradient of the clipped surrogate is that of the logarithm
         surrogate = (advantages * turn.factor[:, 0] * gaussian_log_prob(before, model, agent)).mean()
-        parameters = before.actor_stacks()[0].own[agent]
+        parameters = before.actor_stack().own[agent]
         for old, new, gradient in zip(
-            parameters, after.actor_stacks()[0].own[agent], th.autograd.grad(surrogate, parameters), strict=True
+            parameters, after.actor_stack().own[agent], th.autograd.grad(surrogate, parameters), strict=True
         ):
             th.testing.assert_close(new, old + 0.01 * gradient, rtol=1e-4, atol=1e-6)
 

@@ -195,7 +195,5 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
             counterfactuals = coalition_values(q_function, rollout.actions, th.stack(draws), others)
         values = policy.q_critic(state, rollout.actions).amin(dim=0)
         credits = values[:, None] - counterfactuals
-        agent_mask = rollout.observation.agent_mask
-        players = th.ones_like(credits) if agent_mask is None else agent_mask
-        self.logger.record("credit/spread", relative_spread(credits, rollout.advantages, players))
+        self.logger.record("credit/spread", relative_spread(credits, rollout.advantages, rollout.observation.agent_mask))
         return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)

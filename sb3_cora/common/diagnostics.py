@@ -58,17 +58,18 @@ def explained_variance_within_states(states: th.Tensor, estimates: th.Tensor, ta
 
 
 @th.no_grad()
-def relative_spread(credits: th.Tensor, advantages: th.Tensor, players: th.Tensor) -> float:
+def relative_spread(credits: th.Tensor, advantages: th.Tensor, agent_mask: th.Tensor | None) -> float:
     """
     How unlike the credits of a team's agents are, beside how much the advantage varies from sample to sample. Where it is
     0, every agent is given the same and credit is that of MAPPO.
 
     :param credits: ``(batch, n_agents)``, in units of the return
     :param advantages: The team's advantages, ``(batch,)``, likewise
-    :param players: 1 for living agents, 0 for the dead, ``(batch, n_agents)``
+    :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
     :return: Mean over samples of the standard deviation among the living agents' credits, over the standard deviation of
         the advantages among samples (over 1 where that is 0)
     """
+    players = th.ones_like(credits) if agent_mask is None else agent_mask
     n_players = players.sum(dim=1, keepdim=True).clamp(min=1.0)
     deviations = (credits - (credits * players).sum(dim=1, keepdim=True) / n_players) * players
     spread = (deviations.square().sum(dim=1) / n_players[:, 0]).sqrt().mean().item()

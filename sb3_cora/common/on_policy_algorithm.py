@@ -592,15 +592,14 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         parts[agents] = 1.0 if agent_mask is None else agent_mask[:, agents].sum(dim=0)
         parts /= parts.sum().clamp(min=1.0)
         policy = self.policy
-        for name, stacks in (("actor", policy.actor_stacks()), ("critic", policy.value_critic_stacks())):
+        for name, stack in (("actor", policy.actor_stack()), ("critic", policy.value_critic_stack())):
             # A network that serves all agents has the mean's gradient
-            parts_of_members = parts.reshape(sum(stack.n_members for stack in stacks), -1).sum(dim=1)
-            for stack, part in zip(stacks, parts_of_members.split([stack.n_members for stack in stacks]), strict=True):
-                norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, part)
-                # Where no network has a gradient, or nobody lives, there are no norms, and no mean of them to log
-                if norms_of_living := norms[part[: len(norms)] > 0].tolist():
-                    metrics[f"{name}_grad_norm"] += norms_of_living
-                clipped = {id(parameter) for parameter in stack.parameters()}
-                parameters = [parameter for parameter in parameters if id(parameter) not in clipped]
+            parts_of_members = parts.reshape(stack.n_members, -1).sum(dim=1)
+            norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, parts_of_members)
+            # Where no network has a gradient, or nobody lives, there are no norms, and no mean of them to log
+            if norms_of_living := norms[parts_of_members[: len(norms)] > 0].tolist():
+                metrics[f"{name}_grad_norm"] += norms_of_living
+            clipped = {id(parameter) for parameter in stack.parameters()}
+            parameters = [parameter for parameter in parameters if id(parameter) not in clipped]
         # What a policy of the user's own has besides
         th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)

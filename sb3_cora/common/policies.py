@@ -293,19 +293,19 @@ class CooperativeActorCriticPolicy(BasePolicy):
         state = parts.get("state", observation.flatten(start_dim=1))
         return JointObservation(observation, state, parts.get("action_mask"), parts.get("agent_mask"))
 
-    def actor_stacks(self) -> list[StackParameters]:
+    def actor_stack(self) -> StackParameters:
         """
-        :return: The parameters of the actors, for each stack of them
+        :return: The parameters of the actors
         """
         assert isinstance(self.actor, AgentNetwork)
         stack = self.actor.stack_parameters()
-        return [stack if self.joint_spaces.discrete else stack._replace(stacked=[*stack.stacked, self.log_std])]
+        return stack if self.joint_spaces.discrete else stack._replace(stacked=[*stack.stacked, self.log_std])
 
-    def value_critic_stacks(self) -> list[StackParameters]:
+    def value_critic_stack(self) -> StackParameters:
         """
         :return: The parameters of the value function, or of the agents' value functions
         """
-        return [StackParameters([], [list(self.value_critic.parameters())])]
+        return StackParameters([], [list(self.value_critic.parameters())])
 
     def distribution(self, observation: JointObservation, agents: slice = ALL_AGENTS) -> JointDistribution:
         """
@@ -466,8 +466,8 @@ class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
             self._features_extractor_maker(),
         )
 
-    def value_critic_stacks(self) -> list[StackParameters]:
-        return [self.value_critic.stack_parameters()]
+    def value_critic_stack(self) -> StackParameters:
+        return self.value_critic.stack_parameters()
 
     def values(self, observation: JointObservation) -> th.Tensor:
         """
@@ -514,11 +514,11 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
         # Only those that are asked for: the others must get no gradient, not a gradient of zero
         return th.cat(list(self.log_stds[agents]))
 
-    def actor_stacks(self) -> list[StackParameters]:
+    def actor_stack(self) -> StackParameters:
         if self.share_parameters:
-            return super().actor_stacks()
+            return super().actor_stack()
         assert isinstance(self.actor, SeparateAgentNetworks)
         own = [list(network.parameters()) for network in self.actor.networks]
         if not self.joint_spaces.discrete:
             own = [[*parameters, log_std] for parameters, log_std in zip(own, self.log_stds, strict=True)]
-        return [StackParameters([], own)]
+        return StackParameters([], own)

@@ -360,7 +360,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
         if self.credit in EFFICIENT_CONCEPTS:
             credits = credits * n_players
-        self.logger.record("credit/spread", relative_spread(credits, grand_value, players))
+        self.logger.record("credit/spread", relative_spread(credits, grand_value, agent_mask))
         return credits.cpu().numpy().reshape(*self.rollout_buffer.advantages.shape, -1)
 
     def _baseline_actions(self, observation: JointObservation) -> th.Tensor:
