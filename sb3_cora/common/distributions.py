@@ -11,6 +11,18 @@ MASKED_LOGIT = -1e8
 ABSENT_LOGIT = 2 * MASKED_LOGIT
 
 
+def autoregressive_noise(previous: th.Tensor, correlation: float) -> th.Tensor:
+    """
+    Noise that is correlated in time: the next of a series of standard normal numbers (a first-order autoregressive process,
+    the Ornstein-Uhlenbeck process at equal distances).
+
+    :param previous: The last of the series, of any shape, standard normal
+    :param correlation: Of the next with the last, in [0, 1)
+    :return: Of the same shape, standard normal
+    """
+    return correlation * previous + (1.0 - correlation**2) ** 0.5 * th.randn_like(previous)
+
+
 class JointDistribution(ABC):
     """
     The agents' independent action distributions, ``batch x n_agents`` of them.
@@ -71,6 +83,13 @@ class JointDiagGaussian(JointDistribution):
 
     def sample_n(self, n_samples: int) -> th.Tensor:
         return self.distribution.sample((n_samples,)) * self.dimensions
+
+    def sample_with(self, noise: th.Tensor) -> th.Tensor:
+        """
+        :param noise: Standard normal numbers, ``(batch, n_agents, action_dim)``
+        :return: The actions that they make, of the same shape
+        """
+        return (self.distribution.mean + self.distribution.stddev * noise) * self.dimensions
 
     def mode(self) -> th.Tensor:
         return self.distribution.mean * self.dimensions

@@ -17,19 +17,34 @@ def agent_mean(values: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
     return (values * agent_mask).sum() / agent_mask.sum().clamp(min=1.0)
 
 
-def normalize_credits(credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
+def normalize_credits(credits: th.Tensor, agent_mask: th.Tensor | None, center: bool = True) -> th.Tensor:
     """
-    Shift and scale credits to mean 0 and standard deviation 1 over samples and living agents together, so that step
-    sizes compare whatever the rule that divides the advantage.
+    Scale credits to mean 0 and standard deviation 1 over samples and living agents together, so that step sizes compare
+    whatever the rule that divides the advantage.
 
     :param credits: ``(batch, n_agents)``
     :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
+    :param center: Whether to subtract the mean. If not, credits are divided by their root mean square and keep their signs
     :return: ``(batch, n_agents)``
     """
     living = credits if agent_mask is None else credits[agent_mask > 0.5]
     if living.numel() < 2:
         return credits
+    if not center:
+        return credits / (living.square().mean().sqrt() + 1e-8)
     return (credits - living.mean()) / (living.std() + 1e-8)
+
+
+def shrink_negative(credits: th.Tensor, eta: float) -> th.Tensor:
+    """
+    Optimism: what went wrong may be the fault of others' exploration, so negative credits count less (Zhao et al. 2024,
+    https://arxiv.org/abs/2311.01953, equation 3).
+
+    :param credits: Of any shape
+    :param eta: What is left of a negative credit, from 0 (nothing) to 1 (all of it)
+    :return: Of the same shape
+    """
+    return F.leaky_relu(credits, eta)
 
 
 def clipped_surrogate(credits: th.Tensor, ratio: th.Tensor, clip_range: float) -> th.Tensor:

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer, JointRolloutBufferSamples
 from sb3_cora.common.env_util import as_joint_vec_env
 from sb3_cora.common.joint_env import JointSpaces
-from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_credits, value_errors
+from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_credits, shrink_negative, value_errors
 from sb3_cora.common.networks import ALL_AGENTS, clip_grad_norm_of_members_
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.common.rollout_vec_env import RolloutVecEnv, check_finite
@@ -93,7 +93,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
         clipping
     :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
-    :param ent_coef: Entropy coefficient for the loss calculation
+    :param ent_coef: Entropy coefficient for the loss calculation, it can be a function of the current progress remaining
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
@@ -111,6 +111,16 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
         its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
         samples, whether agents are updated together or one after another
+    :param center_advantage: Whether normalization subtracts the mean of the credits. If not, it only divides by their root
+        mean square: a credit keeps its sign, and with ``eta=0`` what is learned is what beats the baseline, and not what
+        beats the average of the minibatch
+    :param eta: What is left of a negative credit, from 0 (nothing: optimism) to 1 (default, all of it), a number or a
+        function of the current progress remaining
+    :param optimism: Whether credits are shrunk ``"after_normalization"``, so that what is eliminated remains so, as the paper
+        of ``OptimisticMAPPO`` says; or ``"before_normalization"``, as in its authors' code, where subtracting the mean makes
+        those shrunk to zero negative again
+    :param noise_correlation: How alike the exploration noise of successive steps is, its autocorrelation from 0 (default,
+        independent) to below 1; 0.95 lasts for some 20 steps. For continuous actions whose effect takes many steps
     :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
@@ -143,7 +153,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
@@ -154,6 +164,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,
+        center_advantage: bool = True,
+        eta: float | Schedule = 1.0,
+        optimism: str = "after_normalization",
+        noise_correlation: float = 0.0,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         target_kl: float | None = None,
@@ -178,7 +192,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
-            ent_coef=ent_coef,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
             use_sde=use_sde,
@@ -205,6 +219,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.huber_delta = huber_delta
         self.pessimistic_vf_clip = pessimistic_vf_clip
         self.separate_grad_norms = separate_grad_norms
+        self.center_advantage = center_advantage
+        self.eta = eta
+        self.optimism = optimism
+        self.noise_correlation = noise_correlation
         self.target_kl = target_kl
         # Saved with the model, so that no other algorithm takes it for its own
         self.algorithm = algorithm_name(type(self))
@@ -243,6 +261,11 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             raise ValueError(
                 "pessimistic_vf_clip=True says how values are clipped, but clip_range_vf=None: set it, e.g. to 0.2."
             )
+        if isinstance(self.eta, float | int) and not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {self.eta}: 0 drops negative credits, 1 keeps them.")
+        orders = ("after_normalization", "before_normalization")
+        if self.optimism not in orders:
+            raise ValueError(f"optimism={self.optimism!r} is unknown, expected one of {list(orders)}.")
         buffer_class = self._default_rollout_buffer_class()
         if self.rollout_buffer_class is not None and not issubclass(self.rollout_buffer_class, buffer_class):
             raise ValueError(
@@ -269,7 +292,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _policy_settings(self) -> dict[str, Any]:
         """Constructor arguments of the algorithm that are the policy's; those in ``policy_kwargs`` take precedence."""
-        return dict(share_parameters=self.share_parameters)
+        return dict(share_parameters=self.share_parameters, noise_correlation=self.noise_correlation)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -445,7 +468,12 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
         :return: What the surrogate is taken of, ``(batch, n_agents)``
         """
-        return normalize_credits(credits, agent_mask) if self.normalize_advantage else credits
+        eta = self._scheduled(self.eta)
+        if self.optimism == "before_normalization":
+            credits = shrink_negative(credits, eta)
+        if self.normalize_advantage:
+            credits = normalize_credits(credits, agent_mask, self.center_advantage)
+        return shrink_negative(credits, eta) if self.optimism == "after_normalization" else credits
 
     def _update_policy(self) -> None:
         """Epochs of minibatch updates of actors and value function (Schulman et al. 2017, equation 9, for each agent)."""
@@ -544,7 +572,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         ratio = log_ratio.exp()
         policy_loss = -agent_mean(clipped_surrogate(credits, ratio, clip_range), agent_mask)
         entropy_loss = -agent_mean(distribution.entropy(), agent_mask)
-        loss = policy_loss + self.ent_coef * entropy_loss
+        loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss
         if turn.with_value_function:
             errors = value_errors(
                 policy.values(observation),

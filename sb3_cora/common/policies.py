@@ -15,7 +15,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_cora.common.critics import AgentValueCritic, QCritic, ValueCritic
-from sb3_cora.common.distributions import JointCategorical, JointDiagGaussian, JointDistribution, JointStateDependentGaussian
+from sb3_cora.common.distributions import (
+    JointCategorical,
+    JointDiagGaussian,
+    JointDistribution,
+    JointStateDependentGaussian,
+    autoregressive_noise,
+)
 from sb3_cora.common.joint_env import JointSpaces, check_joint_observation
 from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, StackParameters, init_orthogonal
 
@@ -57,6 +63,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param squash_mean: Whether to squash the mean of continuous actions into the action bounds (by tanh). Otherwise the
         mean may move so far outside that every sample is clipped to the same bound and exploration ends
+    :param noise_correlation: Correlation of the noise of successive samples of ``forward`` in an environment, from 0
+        (independent) to below 1 (Hollenstein et al. 2024, https://arxiv.org/abs/2312.11091: PPO with colored noise, whose
+        log-probabilities are those of independent noise, too)
     :param use_sde: Whether to use generalized state-dependent exploration; ``log_std_init`` is then that of the weights
         of the noise function, -2 is a usual value
     :param full_std: Only True: the noise function of gSDE has a standard deviation for each of its weights
@@ -71,11 +80,13 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
     :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
     :raises ValueError: If the spaces are not joint ones, ``net_arch`` names a network that does not exist,
-        ``squash_mean`` is asked for with discrete actions, or an option of Stable-Baselines3's policies that is not there
+        ``squash_mean`` or ``noise_correlation`` is asked for with discrete actions, or an option of Stable-Baselines3's
+        policies that is not there
     """
 
     log_std: nn.Parameter
     noise_weights: th.Tensor
+    noise: th.Tensor
     dimensions: th.Tensor
     action_low: th.Tensor
     action_range: th.Tensor
@@ -93,6 +104,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         log_std_init: float = 0.0,
         share_parameters: bool = False,
         squash_mean: bool = False,
+        noise_correlation: float = 0.0,
         use_sde: bool = False,
         full_std: bool = True,
         use_expln: bool = False,
@@ -139,6 +151,13 @@ class CooperativeActorCriticPolicy(BasePolicy):
             raise ValueError(
                 f"squash_mean=True is for continuous actions, but the action space is {action_space}: leave it out."
             )
+        if not 0 <= noise_correlation < 1:
+            raise ValueError(f"noise_correlation must be in [0, 1), got {noise_correlation}: 0 makes noise independent.")
+        if noise_correlation > 0 and (use_sde or self.joint_spaces.discrete):
+            raise ValueError(
+                f"noise_correlation={noise_correlation} is for Gaussian noise of continuous actions, but use_sde={use_sde} "
+                f"and the action space is {action_space}: leave it out."
+            )
         self.net_arch = self._complete_net_arch(net_arch)
         self.activation_fn = activation_fn
         self.normalize_features = normalize_features
@@ -147,6 +166,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         self.log_std_init = log_std_init
         self.share_parameters = share_parameters
         self.squash_mean = squash_mean
+        self.noise_correlation = noise_correlation
         self.use_sde = use_sde
         self._build(lr_schedule)
 
@@ -194,8 +214,11 @@ class CooperativeActorCriticPolicy(BasePolicy):
                     init_orthogonal(module, 2**0.5)
                 elif name.endswith("output_net"):
                     init_orthogonal(module, self.output_gain if name.startswith("actor") else 1.0)
+        # Noise is a buffer, so that it follows the networks to another device; drawn anew rather than saved
+        if self.noise_correlation > 0:
+            # For as many environments as there turn out to be
+            self.register_buffer("noise", th.empty(0, joint.n_agents, joint.action_dim), persistent=False)
         if self.use_sde:
-            # A buffer, so that it follows the networks to another device; drawn anew rather than saved
             self.register_buffer("noise_weights", None, persistent=False)
             self.reset_noise()
         # Two groups, which may have different learning rates
@@ -258,6 +281,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
             log_std_init=self.log_std_init,
             share_parameters=self.share_parameters,
             squash_mean=self.squash_mean,
+            noise_correlation=self.noise_correlation,
             use_sde=self.use_sde,
             features_extractor_class=self.features_extractor_class if self.has_features_extractor else None,
             features_extractor_kwargs=self.features_extractor_kwargs,
@@ -275,6 +299,18 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         log_std = self.log_std.expand(n_envs, self.joint_spaces.n_agents, -1, -1)
         self.noise_weights = th.randn_like(log_std) * log_std.exp()
+
+    @th.no_grad()
+    def _next_noise(self, n_envs: int) -> th.Tensor:
+        """
+        :param n_envs: Number of environments, each of which has its own series
+        :return: Standard normal noise of the next step, ``(n_envs, n_agents, action_dim)``
+        """
+        if len(self.noise) != n_envs:
+            self.noise = th.randn(n_envs, *self.noise.shape[1:], device=self.noise.device)
+        else:
+            self.noise = autoregressive_noise(self.noise, self.noise_correlation)
+        return self.noise
 
     def obs_to_tensor(self, observation: np.ndarray | dict[str, np.ndarray]) -> tuple[PyTorchObs, bool]:
         check_joint_observation(observation, self.observation_space)
@@ -355,7 +391,11 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         observation = self.split_observation(obs)
         distribution = self.distribution(observation)
-        actions = distribution.get_actions(deterministic=deterministic)
+        if self.noise_correlation > 0 and not deterministic:
+            assert isinstance(distribution, JointDiagGaussian)
+            actions = distribution.sample_with(self._next_noise(len(observation.observation)))
+        else:
+            actions = distribution.get_actions(deterministic=deterministic)
         return actions, self.values(observation), distribution.log_prob(actions)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
@@ -407,7 +447,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
 class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
     """
-    Adds centralised critics Q(s, joint action), trained by an optimizer of their own.
+    Adds centralised critics of what joint actions are worth beside the state's value, ``Q(s, a) - V(s)``, trained by an
+    optimizer of their own.
 
     :param n_critics: Number of Q-critics, of which the minimum is the estimate
     """

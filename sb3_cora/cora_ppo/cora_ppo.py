@@ -79,7 +79,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
         clipping
     :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
-    :param ent_coef: Entropy coefficient for the loss calculation
+    :param ent_coef: Entropy coefficient for the loss calculation, it can be a function of the current progress remaining
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together, and of
         the Q-critics
@@ -98,6 +98,16 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
         its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
         samples, whether agents are updated together or one after another
+    :param center_advantage: Whether normalization subtracts the mean of the credits. If not, it only divides by their root
+        mean square: a credit keeps its sign, and with ``eta=0`` what is learned is what beats the baseline, and not what
+        beats the average of the minibatch
+    :param eta: What is left of a negative credit, from 0 (nothing: optimism) to 1 (default, all of it), a number or a
+        function of the current progress remaining
+    :param optimism: Whether credits are shrunk ``"after_normalization"``, so that what is eliminated remains so, as the paper
+        of ``OptimisticMAPPO`` says; or ``"before_normalization"``, as in its authors' code, where subtracting the mean makes
+        those shrunk to zero negative again
+    :param noise_correlation: How alike the exploration noise of successive steps is, its autocorrelation from 0 (default,
+        independent) to below 1; 0.95 lasts for some 20 steps. For continuous actions whose effect takes many steps
     :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
     :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
         suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
@@ -128,6 +138,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param n_critics: Number of Q-critics, of which the minimum is taken
     :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
+    :param q_n_rollouts: From how many of the latest rollouts the Q-critics learn, with the values that the value function
+        gives today (a time limit keeps that of its day); more of them remember what was seen seldom
     :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
@@ -160,7 +172,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
@@ -171,6 +183,10 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,
+        center_advantage: bool = True,
+        eta: float | Schedule = 1.0,
+        optimism: str = "after_normalization",
+        noise_correlation: float = 0.0,
         credit: str = "core",
         baseline: str = "v",
         baseline_action: str = "mode",
@@ -188,6 +204,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         n_critics: int = 2,
         q_learning_rate: float | Schedule | None = None,
         q_n_epochs: int | None = None,
+        q_n_rollouts: int = 1,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         target_kl: float | None = None,
@@ -235,10 +252,15 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
             huber_delta=huber_delta,
             pessimistic_vf_clip=pessimistic_vf_clip,
             separate_grad_norms=separate_grad_norms,
+            center_advantage=center_advantage,
+            eta=eta,
+            optimism=optimism,
+            noise_correlation=noise_correlation,
             q_target=q_target,
             n_critics=n_critics,
             q_learning_rate=q_learning_rate,
             q_n_epochs=q_n_epochs,
+            q_n_rollouts=q_n_rollouts,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             target_kl=target_kl,
@@ -319,7 +341,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         if self.baseline == "q":
             baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
         else:
-            baseline = rollout.values
+            # The critics' estimates are measured from V(s) already
+            baseline = th.zeros_like(rollout.values)
         values = coalition_values(policy.q_critic.bind(state), rollout.actions, baseline_actions, masks) - baseline[:, None]
         if self.grand_advantage == "q":
             grand_value = policy.q_critic(state, rollout.actions).amin(dim=0) - baseline

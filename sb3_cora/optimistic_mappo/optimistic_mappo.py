@@ -2,7 +2,6 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.type_aliases import Schedule
-from torch.nn import functional as F
 
 from sb3_cora.common.buffers import JointRolloutBuffer
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
@@ -31,7 +30,7 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
         with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
         clipping
     :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
-    :param ent_coef: Entropy coefficient for the loss calculation
+    :param ent_coef: Entropy coefficient for the loss calculation, it can be a function of the current progress remaining
     :param vf_coef: Value function coefficient for the loss calculation
     :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
@@ -49,10 +48,16 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
     :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
         its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
         samples, whether agents are updated together or one after another
-    :param eta: What is left of a negative advantage, from 0 (nothing) to 1 (all of it: this is MAPPO)
-    :param optimism: Whether advantages are shrunk ``"after_normalization"``, so that negative ones are those worse than the
-        minibatch's average and remain eliminated, as the paper says; or ``"before_normalization"``, as in the authors'
-        released code, where subtracting the mean makes those shrunk to zero negative again
+    :param center_advantage: Whether normalization subtracts the mean of the credits. If not, it only divides by their root
+        mean square: a credit keeps its sign, and with ``eta=0`` what is learned is what beats the baseline, and not what
+        beats the average of the minibatch
+    :param eta: What is left of a negative credit, from 0 (default, nothing) to 1 (all of it: this is MAPPO), a number or a
+        function of the current progress remaining
+    :param optimism: Whether credits are shrunk ``"after_normalization"``, so that what is eliminated remains so, as the paper
+        of ``OptimisticMAPPO`` says; or ``"before_normalization"``, as in its authors' code, where subtracting the mean makes
+        those shrunk to zero negative again
+    :param noise_correlation: How alike the exploration noise of successive steps is, its autocorrelation from 0 (default,
+        independent) to below 1; 0.95 lasts for some 20 steps. For continuous actions whose effect takes many steps
     :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
@@ -79,7 +84,7 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
@@ -90,8 +95,10 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,
-        eta: float = 0.0,
+        center_advantage: bool = True,
+        eta: float | Schedule = 0.0,
         optimism: str = "after_normalization",
+        noise_correlation: float = 0.0,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         target_kl: float | None = None,
@@ -103,8 +110,6 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        self.eta = eta
-        self.optimism = optimism
         super().__init__(
             policy,
             env,
@@ -128,6 +133,10 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
             huber_delta=huber_delta,
             pessimistic_vf_clip=pessimistic_vf_clip,
             separate_grad_norms=separate_grad_norms,
+            center_advantage=center_advantage,
+            eta=eta,
+            optimism=optimism,
+            noise_correlation=noise_correlation,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             target_kl=target_kl,
@@ -139,16 +148,3 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
             device=device,
             _init_setup_model=_init_setup_model,
         )
-
-    def _check_settings(self) -> None:
-        super()._check_settings()
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be in [0, 1], got {self.eta}: 0 drops negative advantages, 1 keeps them (MAPPO).")
-        orders = ("after_normalization", "before_normalization")
-        if self.optimism not in orders:
-            raise ValueError(f"optimism={self.optimism!r} is unknown, expected one of {list(orders)}.")
-
-    def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
-        if self.optimism == "before_normalization":
-            return super()._normalize_credits(F.leaky_relu(credits, self.eta), agent_mask)
-        return F.leaky_relu(super()._normalize_credits(credits, agent_mask), self.eta)
