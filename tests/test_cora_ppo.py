@@ -53,7 +53,7 @@ class Observed(CORAPPO):
             mode = self._action_features(observation, self.policy.distribution(observation).mode())
 
             def q(actions: th.Tensor) -> np.ndarray:
-                return self.policy.q_critic(observation.state, actions).amin(dim=0).numpy().reshape(self.advantages.shape)
+                return self.policy.q_values(observation, actions).numpy().reshape(self.advantages.shape)
 
             self.q_values, self.q_baseline = q(rollout.actions), q(mode)
             # With its own action and everyone else's mode
@@ -141,7 +141,7 @@ def test_expected_baseline_actions() -> None:
             for action in range(3):
                 joint = rollout.actions.clone()
                 joint[:, other] = th.eye(3)[action]
-                of_each.append(model.policy.q_critic(rollout.observation.state, joint).amin(dim=0))
+                of_each.append(model.policy.q_values(rollout.observation, joint))
             expected = (probs[:, other] * th.stack(of_each, dim=1)).sum(dim=1)
             spread = th.stack(of_each, dim=1).std(dim=1)
             assert ((found[:, agent] - expected).abs() < 5 * spread / 100).all() and spread.min() > 0
@@ -295,11 +295,13 @@ def test_equal_credits_are_mappo(discrete: bool) -> None:
 def test_q_targets() -> None:
     # The rewards of one-step episodes are all there is to learn, for one-step and lambda targets alike
     for q_target in ("td0", "lambda"):
-        model = make_tiny(CORAPPO, MatrixGame(np.array([[1.0, 2.0], [3.0, 5.0]])), q_target=q_target)
+        model = make_tiny(CORAPPO, MatrixGame(np.array([[1.0, 2.0], [3.0, 5.0]])), q_target=q_target, normalize_values=False)
         model.learn(16)
-        targets = model._rollout().q_targets.numpy()
+        rollout = model._rollout()
         actions = model.rollout_buffer.actions.reshape(-1, 2).astype(int)
-        np.testing.assert_array_equal(targets, model.env.envs[0].unwrapped.payoffs[tuple(actions.T)])
+        # Beside the values, which are learned apart from the Q-critics
+        rewards = model.env.envs[0].unwrapped.payoffs[tuple(actions.T)]
+        np.testing.assert_allclose(rollout.q_targets + rollout.values, rewards, rtol=1e-6)
 
 
 def test_one_agent_gets_the_whole_advantage() -> None:

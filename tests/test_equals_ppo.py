@@ -121,6 +121,7 @@ OWN_SETTINGS: dict[type[CooperativeOnPolicyAlgorithm], dict[str, Any]] = {Optimi
 def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAlgorithm], option: str) -> None:
     settings: dict[str, Any] = OPTIONS[option]
     arguments: dict[str, Any] = {"n_steps": 256, "batch_size": 64, "n_epochs": 4, "seed": 0, "device": "cpu", **settings}
+    joint_arguments = {**arguments, "normalize_values": False, **OWN_SETTINGS.get(algorithm, {})}
 
     def make_env() -> gym.Env:
         # Pendulum only ever ends at its time limit, and so do some of CartPole's episodes. They are short, because from
@@ -133,7 +134,7 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
     ppo_class = PPOWithAdvantages if algorithm is COMAPPO else PPO
     ppo = ppo_class("MlpPolicy", make_vec_env(make_env, n_envs=2, seed=0), **arguments)
     joint_env = make_vec_env(lambda: OneAgent(make_env()), n_envs=2, seed=0)
-    model = algorithm("MlpPolicy", joint_env, **arguments, **OWN_SETTINGS.get(algorithm, {}))
+    model = algorithm("MlpPolicy", joint_env, **joint_arguments)
     copy_weights(ppo, model)
     start = flat_weights(ppo)
 

@@ -107,7 +107,7 @@ def learnt_values_of_a_lap(algorithm: Algorithm, end: str, prize: float = 1.0, *
         # The actions do nothing, so every joint action is worth what its position is
         for joint_action in ([0, 0], [0, 1], [1, 0], [1, 1]) if algorithm in ALGORITHMS_WITH_Q else ():
             actions = model.policy.action_features(th.tensor(joint_action)).expand(LENGTH, -1, -1)
-            values.append(model.policy.q_critic(observations.flatten(start_dim=1), actions).amin(dim=0))
+            values.append(model.policy.q_values(model.policy.split_observation(observations), actions))
     return [estimates.numpy() / (prize * VALUES[end]) for estimates in values]
 
 

@@ -299,6 +299,35 @@ def test_what_an_optimist_does_with_negative_advantages() -> None:
     np.testing.assert_array_equal(raw._normalize_credits(credits, None), column(-0.75, -0.25, 1.0, 3.0))
 
 
+@over_algorithms
+def test_credits_that_are_not_centered_keep_their_signs(algorithm: Algorithm) -> None:
+    model = make_tiny(algorithm, NoisyTeam(), center_advantage=False, eta=0.5)
+    credits = th.tensor([[-3.0, 4.0, 5.0], [5.0, -4.0, -3.0]])
+    normalized = model._normalize_credits(credits, None)
+    shrunk = th.where(credits > 0, credits, 0.5 * credits)
+    # IPPO's are normalized agent by agent
+    squares = credits.square().mean(dim=0) if algorithm is IPPO else credits.square().mean()
+    th.testing.assert_close(normalized, shrunk / squares.sqrt())
+    # The root mean square of the living
+    living = th.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    masked = model._normalize_credits(credits, living)[:, 0]
+    squares = th.tensor(17.0) if algorithm is IPPO else th.tensor((9 + 16 + 25) / 3)
+    th.testing.assert_close(masked, shrunk[:, 0] / squares.sqrt())
+
+
+def test_optimism_and_entropy_follow_schedules() -> None:
+    class Seen(MAPPO):
+        def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
+            assert callable(self.ent_coef)
+            seen.append((self._scheduled(self.eta), self._scheduled(self.ent_coef)))
+            return super()._normalize_credits(credits, agent_mask)
+
+    seen: list[tuple[float, float]] = []
+    schedules = {"eta": LinearSchedule(0.0, 1.0, 1.0), "ent_coef": LinearSchedule(0.1, 0.0, 1.0)}
+    make_tiny(Seen, NoisyTeam(), **schedules, n_epochs=1, batch_size=16).learn(64)
+    np.testing.assert_allclose(seen, [(0.25, 0.075), (0.5, 0.05), (0.75, 0.025), (1.0, 0.0)], atol=1e-9)
+
+
 def test_shared_credit_is_mappos_actor_update() -> None:
     models = []
     for algorithm, settings in ((MAPPO, {}), (CORAPPO, {"credit": "shared", "grand_advantage": "gae"})):

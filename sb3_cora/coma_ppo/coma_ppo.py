@@ -52,7 +52,8 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
         remaining; that of the policy if None
-    :param normalize_values: Whether the critics learn returns normalized by their running mean and standard deviation
+    :param normalize_values: Whether the critics learn what is normalized by its running mean and standard deviation, as in
+        MAPPO; without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``
     :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
         standard deviation with ``normalize_values``); None (default) for squared throughout
     :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
@@ -75,7 +76,8 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
     :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s'), or ``"lambda"``, the GAE return,
         which carries the exploration noise of later steps
     :param n_critics: Number of Q-critics, of which the minimum is taken
-    :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
+    :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
+        the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
     :param q_n_rollouts: From how many of the latest rollouts the Q-critics learn, with the values that the value function
         gives today (a time limit keeps that of its day); more of them remember what was seen seldom
@@ -117,7 +119,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         sde_sample_freq: int = -1,
         share_parameters: bool = False,
         vf_learning_rate: float | Schedule | None = None,
-        normalize_values: bool = False,
+        normalize_values: bool = True,
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,
@@ -128,7 +130,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         n_policy_samples: int = 8,
         q_target: str = "td0",
         n_critics: int = 2,
-        q_learning_rate: float | Schedule | None = None,
+        q_learning_rate: float | Schedule | None = 3e-3,
         q_n_epochs: int | None = None,
         q_n_rollouts: int = 1,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,

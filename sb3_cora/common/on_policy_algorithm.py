@@ -74,7 +74,7 @@ def named_constructor(cls: "type[CooperativeOnPolicyAlgorithm]") -> Callable[...
 class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     """
     Proximal Policy Optimization for a team: a clipped surrogate for each agent with credits of its own, one value
-    function for the team. With one agent it equals Stable-Baselines3's ``PPO``.
+    function for the team. With one agent and ``normalize_values=False`` it equals Stable-Baselines3's ``PPO``.
 
     Algorithms override ``_allocate_credits`` and, where they have Q-critics, ``_update_critics``; the order in which
     agents are updated is ``_turns``.
@@ -103,7 +103,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
         remaining; that of the policy if None
-    :param normalize_values: Whether the critics learn returns normalized by their running mean and standard deviation
+    :param normalize_values: Whether the critics learn what is normalized by its running mean and standard deviation, as in
+        MAPPO; without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``
     :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
         standard deviation with ``normalize_values``); None (default) for squared throughout
     :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
@@ -160,7 +161,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         sde_sample_freq: int = -1,
         share_parameters: bool = False,
         vf_learning_rate: float | Schedule | None = None,
-        normalize_values: bool = False,
+        normalize_values: bool = True,
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,

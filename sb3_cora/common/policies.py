@@ -487,6 +487,14 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return dict(super()._get_constructor_parameters(), n_critics=self.n_critics)
 
+    def q_values(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
+        """
+        :param observation: Parts of a batch of joint observations
+        :param actions: Joint actions as the Q-critics see them, see ``action_features``
+        :return: Discounted return of the team, Q(s, a), ``(batch,)``
+        """
+        return self.values(observation)[:, 0] + self.q_critic(observation.state, actions).amin(dim=0)
+
 
 class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
     """

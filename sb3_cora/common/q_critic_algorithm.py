@@ -64,7 +64,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (CORA paper, equation 1), or ``"lambda"``, the
         GAE return, which carries the exploration noise of later steps
     :param n_critics: Number of Q-critics, of which the minimum is taken
-    :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
+    :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
+        the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
     :param q_n_rollouts: From how many of the latest rollouts the Q-critics learn
     :param kwargs: Arguments of ``CooperativeOnPolicyAlgorithm`` by name
@@ -78,7 +79,7 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         *args: Any,
         q_target: str = "td0",
         n_critics: int = 2,
-        q_learning_rate: float | Schedule | None = None,
+        q_learning_rate: float | Schedule | None = 3e-3,
         q_n_epochs: int | None = None,
         q_n_rollouts: int = 1,
         **kwargs: Any,

@@ -90,7 +90,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
         remaining; that of the policy if None
-    :param normalize_values: Whether the critics learn returns normalized by their running mean and standard deviation
+    :param normalize_values: Whether the critics learn what is normalized by its running mean and standard deviation, as in
+        MAPPO; without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``
     :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
         standard deviation with ``normalize_values``); None (default) for squared throughout
     :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
@@ -136,7 +137,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference
     :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``
     :param n_critics: Number of Q-critics, of which the minimum is taken
-    :param q_learning_rate: Learning rate of the Q-critics, that of the policy if None
+    :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
+        the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
     :param q_n_rollouts: From how many of the latest rollouts the Q-critics learn, with the values that the value function
         gives today (a time limit keeps that of its day); more of them remember what was seen seldom
@@ -179,7 +181,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         sde_sample_freq: int = -1,
         share_parameters: bool = False,
         vf_learning_rate: float | Schedule | None = None,
-        normalize_values: bool = False,
+        normalize_values: bool = True,
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,
@@ -202,7 +204,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         solver: str = "active_set",
         solver_kwargs: dict[str, Any] | None = None,
         n_critics: int = 2,
-        q_learning_rate: float | Schedule | None = None,
+        q_learning_rate: float | Schedule | None = 3e-3,
         q_n_epochs: int | None = None,
         q_n_rollouts: int = 1,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,

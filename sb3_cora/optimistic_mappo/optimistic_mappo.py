@@ -40,7 +40,8 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
     :param share_parameters: Whether the agents share one actor, which is then told the agent's index
     :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
         remaining; that of the policy if None
-    :param normalize_values: Whether the critics learn returns normalized by their running mean and standard deviation
+    :param normalize_values: Whether the critics learn what is normalized by its running mean and standard deviation, as in
+        MAPPO; without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``
     :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
         standard deviation with ``normalize_values``); None (default) for squared throughout
     :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
@@ -91,7 +92,7 @@ class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
         sde_sample_freq: int = -1,
         share_parameters: bool = False,
         vf_learning_rate: float | Schedule | None = None,
-        normalize_values: bool = False,
+        normalize_values: bool = True,
         huber_delta: float | None = None,
         pessimistic_vf_clip: bool = False,
         separate_grad_norms: bool = False,
