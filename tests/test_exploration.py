@@ -99,6 +99,6 @@ def test_correlated_noise_goes_where_independent_noise_does_not() -> None:
         model = make_tiny(MAPPO, env, noise_correlation=correlation, stats_window_size=320, **settings).learn(32_000)
         assert model.ep_info_buffer is not None
         found[correlation] = np.mean([episode["r"] for episode in model.ep_info_buffer])
-    # The sum of 100 standard normal numbers is one of standard deviation 10, or 62 where they are correlated. Beyond 50 the one
-    # is a matter of 5 standard deviations, the other of 0.8, which both agents exceed in one episode of 20 or more
+    # The sum of 100 standard normal numbers has a standard deviation of 10, or of 62 where they are correlated. To exceed 50
+    # takes 5 deviations there and 0.8 here, where both agents do in more than one episode of 25
     assert found[0.0] == 0.0 and found[0.95] > 0.02, found
