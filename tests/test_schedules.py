@@ -6,6 +6,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_cora import make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.schedules import LateSchedule
 from tests.algorithms import ALGORITHMS
 
 
@@ -61,3 +62,12 @@ def test_learning_on_is_the_later_part_of_a_schedule() -> None:
     learning_rate.progress.clear()
     model.learn(128, reset_num_timesteps=False)
     assert learning_rate.progress == pytest.approx([1 / 3, 0.0])
+
+
+def test_late_schedule() -> None:
+    schedule = LateSchedule(0.0, 1.0, begin=0.7)
+    assert [schedule(progress) for progress in (1.0, 0.5, 0.3, 0.15, 0.0)] == pytest.approx([0.0, 0.0, 0.0, 0.5, 1.0])
+    assert LateSchedule(0.2, 0.1, begin=0.0)(0.5) == pytest.approx(0.15)
+    for begin in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=rf"begin must be in \[0, 1\), a fraction of the training, got {begin}"):
+            LateSchedule(0.0, 1.0, begin)

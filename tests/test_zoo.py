@@ -435,25 +435,37 @@ def test_schedules_of_sb3s_own_algorithms_end_at_zero(tmp_path: Path) -> None:
     assert model.num_timesteps == 400 and model.policy.optimizer.param_groups[0]["lr"] == 0.0
 
 
-@pytest.mark.parametrize("key", ["policy_kwargs", "normalize"])
-def test_string_that_needs_eval_is_refused(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("policy_kwargs", "policy_kwargs in mappo.yml is the string"),
+        ("normalize", "normalize in mappo.yml is the string"),
+        ("eta", "eta: 'dict(norm_obs=True)' is neither a number nor a schedule"),
+    ],
+)
+def test_string_that_needs_eval_is_refused(key: str, said: str, tmp_path: Path) -> None:
     settings = {**hyperparams("mappo")["give_way"], key: "dict(norm_obs=True)"}
     (tmp_path / "mappo.yml").write_text(yaml.safe_dump({"give_way": settings}))
     arguments = ("--algo", "mappo", "--env", "give_way", "--conf-file", "mappo.yml")
     run = run_script("train.py", *arguments, folder=tmp_path, check=False)
     assert run.returncode == 1
-    assert f"ValueError: {key} in mappo.yml is the string" in run.stderr
+    assert f"ValueError: {said}" in run.stderr
 
 
-def test_classes_are_named_by_their_path(tmp_path: Path) -> None:
+def test_classes_and_schedules_have_a_written_form(tmp_path: Path) -> None:
     settings = {
         **hyperparams("mappo")["give_way"],
+        "eta": {"start": 0.0, "end": 1.0, "begin": 0.7},
+        "ent_coef": "lin_0.1",
         "policy_kwargs": {"activation_fn": "torch.nn.ReLU", "net_arch": {"pi": [8]}},
     }
     (tmp_path / "mappo.yml").write_text(yaml.safe_dump({"give_way": settings}))
     arguments = ("--algo", "mappo", "--env", "give_way", "--conf-file", "mappo.yml", "-n", "256")
     run_script("train.py", *arguments, *TINY, *SHORT, folder=tmp_path)
-    policy = MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").policy
+    model = MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip")
+    assert callable(model.eta) and [model.eta(progress) for progress in (1.0, 0.3, 0.0)] == pytest.approx([0.0, 0.0, 1.0])
+    assert callable(model.ent_coef) and model.ent_coef(0.5) == pytest.approx(0.05)
+    policy = model.policy
     assert policy.activation_fn.__name__ == "ReLU"
     assert policy.net_arch["pi"] == [8]
 

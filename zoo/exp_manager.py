@@ -14,6 +14,7 @@ from rl_zoo3.utils import get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from batch_env import batch_env_constructor
@@ -22,15 +23,40 @@ from evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, sta
 from plot import plot_learning_curve
 from saved_run import saved_settings
 from sb3_cora.common.env_util import is_batched
+from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.vec_normalize import JointVecNormalize
 
 HYPERPARAMS_FOLDER = Path(__file__).resolve().parent.parent / "hyperparams"
 # Settings that rl_zoo3 would evaluate as Python code if they were strings
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
+# Settings that may be schedules and that rl_zoo3 does not know
+SCHEDULED = ("eta", "ent_coef", "q_learning_rate", "vf_learning_rate")
 # What -i takes from the model and its normalization, and the length, which is said anyway
 KEPT_SETTINGS = ("n_timesteps", "normalize", "policy", "policy_kwargs")
 # Evaluations and checkpoints, at most, during a training whose --eval-freq or --save-freq is 0
 N_EVALUATIONS = 30
+
+
+def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSchedule]:
+    """
+    :param hyperparams: settings as they are written in YAML
+    :return: those that are written as schedules, made: ``lin_0.05`` falls linearly to 0, as in rl_zoo3, and
+        ``{start: 0.0, end: 1.0, begin: 0.7}`` is a ``LateSchedule``
+    :raises ValueError: if a setting is neither, nor a number
+    """
+    made: dict[str, LinearSchedule | LateSchedule] = {}
+    for name in SCHEDULED:
+        value = hyperparams.get(name)
+        if isinstance(value, dict) and value.keys() == {"start", "end", "begin"}:
+            made[name] = LateSchedule(**value)
+        elif isinstance(value, str) and value.startswith("lin_"):
+            made[name] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        elif isinstance(value, str | dict):
+            raise ValueError(
+                f"{name}: {value!r} is neither a number nor a schedule: write e.g. lin_0.05, which falls to 0 linearly, or "
+                "{start: 0.0, end: 1.0, begin: 0.7}, which stays at its start for 70 % of the training."
+            )
+    return made
 
 
 class JointExperimentManager(ExperimentManager):
@@ -115,6 +141,7 @@ class JointExperimentManager(ExperimentManager):
                     "code. Write it as a YAML mapping instead, e.g. 'policy_kwargs: {net_arch: {pi: [64, 64]}}'."
                 )
         is_length_given = self.n_timesteps > 0
+        hyperparams = {**hyperparams, **schedules(hyperparams)}
         preprocessed = super()._preprocess_hyperparams(hyperparams)
         self.rollout_size = preprocessed[0].get("n_steps", 1) * self.n_envs
         self._set_evaluation_size()
