@@ -45,7 +45,9 @@ import textwrap
 import time
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -67,10 +69,13 @@ EVALUATION_SEED = 1_000_000
 FINISHED = "wall_seconds.txt"
 # File in the folder of a run for all that it prints
 LOG = "run.log"
-# What a run imports, once for all runs: the zoo's scripts, and this one, as which multiprocessing sets up each process
-PRELOADED = ("train", "enjoy", "learning")
+# What a run imports, once for all runs: the zoo's scripts, this one, as which multiprocessing sets up each process, and what
+# the first optimizer and the first picture import
+PRELOADED = ("train", "enjoy", "learning", "torch._dynamo", "matplotlib.backends.backend_agg")
 # Parts of the training at whose end the report looks at the Q-critics
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
+# Of a bootstrap: four times as many take seconds a variant, and move the bounds by less than is worth knowing
+N_RESAMPLES = 5_000
 # Share of the best return possible from which on a run counts as having found the optimum
 OPTIMAL = 0.99
 
@@ -342,15 +347,27 @@ def run_in_process(run: Run, folder: Path, sender: Connection) -> None:
     :param folder: the run's own
     :param sender: where to send them
     """
-    if hasattr(os, "setsid"):
-        # Ctrl-C would reach the training too, which then saves its model as if it had finished
-        os.setsid()
     with (folder / LOG).open("a", encoding="utf-8") as log:
         # The descriptors, so that what libraries written in C print goes there too
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     train(run, folder)
     sender.send(evaluate(run, folder))
+
+
+@contextmanager
+def deferred_signals() -> Iterator[None]:
+    """
+    Have Ctrl-C and SIGTERM wait: a process that is being started is not yet among those that end with the sweep.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Job(NamedTuple):
@@ -387,6 +404,10 @@ class Sweep:
             os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
             vmas = ["sb3_cora.envs.vmas"] if any(map(is_vmas, envs)) else []
             self.context.set_forkserver_preload([*PRELOADED, *vmas])
+            # Ctrl-C would reach the trainings too, which then save their models as if they had finished. They inherit this
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            forkserver.ensure_running()
+            signal.signal(signal.SIGINT, handler)
 
     def start(self, run: Run) -> tuple[Connection, Job]:
         """
@@ -436,8 +457,9 @@ class Sweep:
         try:
             while waiting or going:
                 while waiting and len(going) < self.n_jobs:
-                    receiver, job = self.start(waiting.pop())
-                    going[receiver] = job
+                    with deferred_signals():
+                        receiver, job = self.start(waiting.pop())
+                        going[receiver] = job
                 for ready in wait(list(going)):
                     assert isinstance(ready, Connection)
                     n_failed += not self.record(ready, going[ready])
@@ -574,7 +596,7 @@ def mean_and_interval(scores: np.ndarray, n_digits: int) -> str:
     """
     if np.isnan(scores).any():
         return "-"
-    mean, (low, high) = metrics.aggregate_iqm(scores), bootstrap_interval(scores)
+    mean, (low, high) = metrics.aggregate_iqm(scores), bootstrap_interval(scores, N_RESAMPLES)
     return f"{mean:.{n_digits}f} ({low:.{n_digits}f} to {high:.{n_digits}f})"
 
 
