@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.processes import ROOT, run_python
 
 FIELDS = (
-    *("algo", "env", "seed", "arguments", "settings", "kind", "timesteps"),
-    *("return_mean", "return_min", "return_max", "return_std", "wall_seconds"),
+    *("algo", "env", "env_arguments", "game_seed", "seed", "arguments", "settings", "kind", "timesteps"),
+    *("return_mean", "return_min", "return_max", "return_std", "optimal_return", "q_explained_variance", "wall_seconds"),
 )
 
 # Eight short rollouts, an evaluation after every fourth, and episodes of 20 steps
@@ -27,9 +28,7 @@ TINY = (
 
 def learning(folder: Path, *flags: str, extra: tuple[str, ...] = ()) -> CompletedProcess[str]:
     outputs = ("--output", folder / "results.csv", "--log-folder", folder / "logs")
-    return run_python(
-        *(ROOT / "benchmarks" / "learning.py", "--env", "navigation", *flags, *outputs, "--", *extra), check=False
-    )
+    return run_python(*(ROOT / "benchmarks" / "learning.py", *flags, *outputs, "--", *extra), check=False)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -39,7 +38,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_learning_records_a_run_once(tmp_path: Path) -> None:
-    flags = ("--algo", "mappo", "--seeds", "3")
+    flags = ("--algo", "mappo", "--env", "navigation", "--seeds", "3")
     first = learning(tmp_path, *flags, extra=TINY)
     assert first.returncode == 0, first.stdout + first.stderr
     rows = rows_of(tmp_path)
@@ -54,11 +53,15 @@ def test_learning_records_a_run_once(tmp_path: Path) -> None:
         low, mean, high, std = (float(row[f"return_{name}"]) for name in ("min", "mean", "max", "std"))
         assert low < mean < high
         assert 0 < std <= (high - low) / 2
-    (evaluations,) = (tmp_path / "logs").glob("mappo_seed3_*/mappo/navigation_1/evaluations.npz")
+    (evaluations,) = (tmp_path / "logs").glob("mappo_navigation_seed3_*/mappo/navigation_1/evaluations.npz")
     with np.load(evaluations) as data:
         means = data["results"].mean(axis=1)
     np.testing.assert_allclose([float(row["return_mean"]) for row in rows[:2]], means, atol=1e-4)
     assert f"{float(rows[3]['return_mean']):.2f}" in first.stdout
+    # Neither games nor Q-critics
+    assert {(row["env_arguments"], row["game_seed"], row["optimal_return"], row["q_explained_variance"]) for row in rows} == {
+        ("", "", "", "")
+    }
     assert (tmp_path / "results.png").stat().st_size > 10_000
 
     # A training whose evaluation did not get done is evaluated, not repeated
@@ -77,38 +80,107 @@ def test_learning_records_a_run_once(tmp_path: Path) -> None:
     assert [path.name for path in (folder / "mappo").iterdir()] == ["navigation_1"]
 
 
-def test_learning_records_no_failed_run(tmp_path: Path) -> None:
-    run = learning(tmp_path, "--algo", "mappo", "--seeds", "0", extra=("--no-such-flag",))
+def test_learning_compares_variants_over_games_and_records_no_failed_run(tmp_path: Path) -> None:
+    variants = ("cora_ppo", "cora_ppo:eta=0.0,credit=shared", "mappo:no_such_setting=1")
+    flags = ("--algo", *variants, "--env", "multi_peak:n_actions=3,n_steps=2", "--game-seeds", "0", "1", "--seeds", "5")
+    extra = (*("-n", "96", "--eval-freq", "32", "-params", "n_envs:2", "n_steps:8", "batch_size:16"), "n_epochs:1")
+    run = learning(tmp_path, *flags, "--jobs", "2", extra=(*extra, "--env-kwargs", "n_agents:2"))
     assert run.returncode == 1
-    assert "unrecognized arguments: --no-such-flag" in run.stderr
-    assert "1 runs failed." in run.stderr
-    assert not (tmp_path / "results.csv").exists()
+    assert "2 runs failed." in run.stderr
+    assert "unexpected keyword argument 'no_such_setting'" in run.stderr
+    rows = rows_of(tmp_path)
+    labels = ("cora_ppo", "cora_ppo:credit=shared,eta=0.0")
+    assert {(row["algo"], row["env_arguments"], row["game_seed"], row["seed"]) for row in rows} == set(
+        product(labels, ("n_actions=3,n_steps=2",), "01", "5")
+    )
+    assert len(rows) == 4 * 5
+    for row in rows:
+        # Two steps, whose best peaks are 10 in every game; nothing is random, so one episode is as good as a hundred
+        assert float(row["optimal_return"]) == pytest.approx(20.0)
+        assert row["return_min"] == row["return_max"]
+    for folder in (tmp_path / "logs").glob("cora_ppo_*"):
+        (model,) = (folder / "cora_ppo").iterdir()
+        args = yaml.unsafe_load((model / "multi_peak" / "args.yml").read_text())
+        game_seed = args["env_kwargs"]["game_seed"]
+        assert args["env_kwargs"] == {"n_agents": 2, "n_actions": 3, "n_steps": 2, "game_seed": game_seed}
+        is_shared = args["hyperparams"].get("credit") == "shared"
+        assert args["hyperparams"].get("eta") == (0.0 if is_shared else None)
+        assert args["hyperparams"]["n_steps"] == 8
+        curve = [
+            row["q_explained_variance"]
+            for row in rows
+            if (row["algo"], row["game_seed"], row["kind"]) == (labels[is_shared], str(game_seed), "curve")
+        ]
+        with (model / "progress.csv").open(newline="") as file:
+            # Of the update at 16 k timesteps, which the next rollout or evaluation logs: the one at 16 (k + 1)
+            logged = {
+                int(line["time/total_timesteps"]): float(line["train/q_explained_variance"])
+                for line in csv.DictReader(file)
+                if line["train/q_explained_variance"]
+            }
+        np.testing.assert_allclose([float(value) for value in curve], [logged[step] for step in (32, 64, 96)], atol=1e-4)
+    for label in labels:
+        assert re.search(rf"^ +2 .*  {re.escape(label)} -n 96 ", run.stdout, re.MULTILINE)
+        assert re.search(rf"^  {re.escape(label)} -n 96 .*  0/5: \S+  1/5: \S+$", run.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--env", "multi_peak", "climbing", "--game-seeds", "0"), "climbing takes no game_seed.*use --seeds"),
+        (("--algo", "cora_ppo:credit"), "'cora_ppo:credit' is neither a name nor name:setting=value"),
+    ],
+)
+def test_learning_refuses_before_it_trains(flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    run = learning(tmp_path, *flags)
+    assert run.returncode == 2
+    assert re.search(message, run.stderr)
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.fixture
 def known_results(tmp_path: Path) -> Path:
-    """Five runs of one algorithm, the returns of whose final models are 1, 2, 3, 4 and 100, and one of another."""
+    """
+    Five runs of one algorithm, whose final models reach 1, 2, 3, 4 and 100 of 100, and one of another; their learning curves
+    go from 0 to that in three quarters of the training, and stay there.
+    """
     runs = [*enumerate((1.0, 2.0, 3.0, 4.0, 100.0)), (0, 7.5)]
     with (tmp_path / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for number, (seed, value) in enumerate(runs):
-            row: dict[str, Any] = dict.fromkeys(FIELDS, 1.0) | {"env": "navigation", "arguments": "-n 64", "settings": "0123"}
-            row |= {"algo": "cora_ppo" if number < 5 else "mappo", "seed": seed, "return_mean": value}
-            writer.writerows(row | {"kind": kind, "timesteps": 64} for kind in ("curve", "final"))
+            row: dict[str, Any] = dict.fromkeys(FIELDS, 1.0) | {"env": "penalty", "env_arguments": "k=-5.0", "game_seed": ""}
+            row |= {"algo": "cora_ppo" if number < 5 else "mappo", "seed": seed, "arguments": "-n 64", "settings": "0123"}
+            row["optimal_return"] = 100.0
+            for timesteps, share in ((16, 0.0), (48, 1.0), (64, 1.0)):
+                explained = "" if timesteps == 16 else seed / 10
+                curve = {"timesteps": timesteps, "return_mean": share * value, "q_explained_variance": explained}
+                writer.writerow(row | {"kind": "curve"} | curve)
+            final = {"timesteps": 64, "return_mean": value, "q_explained_variance": ""}
+            writer.writerow(row | {"kind": "final"} | final)
     return tmp_path
 
 
 def test_learning_report_has_interquartile_mean_and_interval(known_results: Path) -> None:
     run = learning(known_results, "--report")
     assert run.returncode == 0, run.stderr
-    lines = re.findall(r"final\s+IQM\s+(\S+)\s+95 % interval (\S+) to (\S+)", run.stdout)
+    number = r"(-?[\d.]+)"
+    interval = rf" +{number} \({number} to {number}\)"
+    lines = re.findall(
+        rf"^ +(\d){interval}{interval} +(\d+)% +(\S+) +(\S+) +(\S+) +(\S+) +\S+  (\w+)", run.stdout, re.MULTILINE
+    )
+    assert [line[-1] for line in lines] == ["cora_ppo", "mappo"]
     # Of five runs the best and the worst are left out; all resamples there are give the interval that sampling approximates
-    resamples = np.array(list(product((1.0, 2.0, 3.0, 4.0, 100.0), repeat=5)))
-    interval = np.percentile(np.sort(resamples)[:, 1:4].mean(axis=1), (2.5, 97.5))
-    np.testing.assert_allclose(np.array(lines[0], dtype=float), [3.0, *interval], atol=0.01)
-    assert lines[1:] == [("7.50", "7.50", "7.50")]
-    assert len(re.findall(r"^ final +\d", run.stdout, re.MULTILINE)) == 6
+    resamples = np.array(list(product((0.01, 0.02, 0.03, 0.04, 1.0), repeat=5)))
+    bounds = np.percentile(np.sort(resamples)[:, 1:4].mean(axis=1), (2.5, 97.5))
+    figures = np.array(lines[0][1:7], dtype=float)
+    np.testing.assert_allclose(figures[:3], [0.03, *bounds], atol=0.002)
+    # Half of the return over the 32 steps of the slope, all of it over the last 16
+    np.testing.assert_allclose(figures[3:], np.array([0.03, *bounds]) * 2 / 3, atol=0.002)
+    # One of five has found the optimum. Up to a half there was no evaluation after an update; at the end the median seed is 2
+    assert lines[0][7:12] == ("20", "-", "-", "-", "0.20")
+    assert lines[1][:8] == ("1", "0.075", "0.075", "0.075", "0.050", "0.050", "0.050", "0")
+    assert re.search(r"^  cora_ppo .*  0: 1.00  1: 2.00  2: 3.00  3: 4.00  4: 100.00$", run.stdout, re.MULTILINE)
     assert (known_results / "results.png").is_file()
 
 

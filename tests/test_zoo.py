@@ -186,6 +186,7 @@ def test_training_writes_and_prints_everything(training: tuple[Path, str]) -> No
         "Its statistics": run_folder / "best_model_statistics" / "vecnormalize.pkl",
         "Settings": run_folder / "give_way" / "config.yml",
         "Normalization": run_folder / "give_way" / "vecnormalize.pkl",
+        "Log": run_folder / "progress.csv",
         "Evaluations": run_folder / "evaluations.npz",
         "Learning curve": run_folder / "learning_curve.png",
     }

@@ -1,10 +1,11 @@
-"""What is saved while a training goes on, so that it can be gone on from whenever the process is killed."""
+"""What is saved while a training goes on: its log, and what it can be gone on from whenever the process is killed."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.logger import CSVOutputFormat
 
 
 def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
@@ -57,4 +58,23 @@ class SaveModelCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         save_whole(self.model, self.path, self.statistics)
+        return True
+
+
+class ProgressCallback(BaseCallback):
+    """
+    Writes what a training logs into a CSV file too, wherever else it goes.
+
+    :param path: The file, begun anew
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def _on_training_start(self) -> None:
+        # A logger of one's own (set_logger) would have to repeat how SB3 names the folders of TensorBoard
+        self.logger.output_formats.append(CSVOutputFormat(str(self.path)))
+
+    def _on_step(self) -> bool:
         return True

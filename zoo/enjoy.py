@@ -10,12 +10,16 @@ Unlike rl_zoo3's script it opens no window: many episodes are played at once, an
 
 import argparse
 
-from evaluation import EvaluationSize, evaluate, play
+from evaluation import Evaluation, EvaluationSize, evaluate, play
 from saved_run import add_arguments, load_run
 
 
-def main() -> None:
-    """Evaluate the model that the flags name, and print its returns."""
+def main() -> Evaluation:
+    """
+    Evaluate the model that the flags name, and print its returns.
+
+    :return: the episodes' returns and lengths
+    """
     parser = argparse.ArgumentParser(description="Evaluate a trained model")
     add_arguments(parser, n_envs=0)
     parser.add_argument("--eval-episodes", default=0, type=int, help="number of episodes (0: as the end of a training plays)")
@@ -33,11 +37,12 @@ def main() -> None:
     env.close()
     if len(evaluation.returns) == 0:
         print(f"No episode has ended within {args.n_timesteps} steps: raise -n.")
-        return
+        return evaluation
     if args.verbose > 0:
         for episode_return, length in zip(*evaluation, strict=True):
             print(f"Episode return {episode_return:.2f}, length {length}")
     print(f"Evaluation: {evaluation}")
+    return evaluation
 
 
 if __name__ == "__main__":

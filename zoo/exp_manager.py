@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from batch_env import batch_env_constructor
-from callbacks import SaveModelCallback
+from callbacks import ProgressCallback, SaveModelCallback
 from evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from plot import plot_learning_curve
 from saved_run import saved_settings
@@ -67,9 +67,10 @@ class JointExperimentManager(ExperimentManager):
     string in them is evaluated; environments that have a batch of their own (VMAS) use it; ``--eval-freq 0`` spreads up to
     30 evaluations over the training, and ``--save-freq 0`` makes a checkpoint before each; ``--eval-episodes 0`` and
     ``--n-eval-envs 0`` are what suits the environment; best models and checkpoints keep the normalization they were saved
-    with; a training ends with a learning curve and with evaluations of the last and of the best model, the better of which
-    is the best model from then on; ``-i`` goes on with the timesteps, and with the normalization of the very model it
-    names; settings that are refused leave no folder; an error in a trial of the hyperparameter search ends the search.
+    with; what a training logs goes to ``progress.csv`` as well; it ends with a learning curve and with evaluations of the last
+    and of the best model, the better of which is the best model from then on; ``-i`` goes on with the timesteps, and with the
+    normalization of the very model it names; settings that are refused leave no folder; an error in a trial of the
+    hyperparameter search ends the search.
 
     The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``; ``args`` also has ``final_eval_episodes`` and
     ``reset_num_timesteps``.
@@ -247,7 +248,8 @@ class JointExperimentManager(ExperimentManager):
 
         :param model: the model
         """
-        kwargs: dict[str, Any] = {"callback": self.callbacks, "reset_num_timesteps": not self.keeps_counter}
+        callbacks = [ProgressCallback(Path(self.save_path) / "progress.csv"), *self.callbacks]
+        kwargs: dict[str, Any] = {"callback": callbacks, "reset_num_timesteps": not self.keeps_counter}
         if self.log_interval != -1:
             kwargs["log_interval"] = self.log_interval if self.log_interval > -1 else None
         try:
@@ -280,6 +282,7 @@ class JointExperimentManager(ExperimentManager):
             "Best model": best,
             "Its statistics": statistics_path(best, self.env_name),
             "Settings": Path(self.params_path) / "config.yml",
+            "Log": folder / "progress.csv",
             "Evaluations": folder / "evaluations.npz",
             "Learning curve": folder / "learning_curve.png",
         }
