@@ -63,6 +63,11 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     least core, above 10 times it nearly the equal split; see ``credit_scale``. Credits that sum to A are multiplied by
     the number of agents before the update, so that their mean over agents is the advantage that MAPPO gives each.
 
+    The defaults are the paper's Algorithm 2, but for what helps the critics; its Algorithm 1 is ``baseline="q",
+    grand_advantage="q"``. Where there are many local optima, that with ``center_advantage=False`` and
+    ``eta=LateSchedule(0.0, 1.0, begin=0.7)`` escapes many of them: only what beats the mode is learned, so the mode climbs
+    while the noise stays wide, and the noise is taken back in the end.
+
     Paper: https://arxiv.org/abs/2506.04265
 
     :param policy: The policy model to use (``"MlpPolicy"``, for Box and Dict joint observations alike)
