@@ -68,7 +68,8 @@ def test_what_a_callback_changes_takes_effect(algorithm: Algorithm, value: Any, 
 
 @over_algorithms
 def test_a_learning_rate_that_a_callback_changes_is_everyones(algorithm: Algorithm) -> None:
-    model = make_tiny(algorithm, NoisyTeam())
+    of_policy = {"q_learning_rate": None} if algorithm in ALGORITHMS_WITH_Q else {}
+    model = make_tiny(algorithm, NoisyTeam(), **of_policy)
     model.learn(16, Assign("lr_schedule", lambda remaining: 0.01))
     assert [group["lr"] for group in model.policy.optimizer.param_groups] == [0.01, 0.01]
     if algorithm in ALGORITHMS_WITH_Q:

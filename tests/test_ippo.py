@@ -69,7 +69,7 @@ def test_independent_agents_are_separate_ppos() -> None:
         "policy_kwargs": {"optimizer_kwargs": {"eps": 1e-12}},
         "device": "cpu",
     }
-    model = IPPO("MlpPolicy", make_vec_env(Independent, n_envs=2, seed=0), **arguments)
+    model = IPPO("MlpPolicy", make_vec_env(Independent, n_envs=2, seed=0), normalize_values=False, **arguments)
     ppos = [PPO("MlpPolicy", make_vec_env(Alone, n_envs=2), **arguments) for _ in range(N_AGENTS)]
     for agent, ppo in enumerate(ppos):
         copy_agent(model, agent, ppo)
