@@ -145,8 +145,6 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
         the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
-    :param q_n_rollouts: From how many of the latest rollouts the Q-critics learn, with the values that the value function
-        gives today (a time limit keeps that of its day); more of them remember what was seen seldom
     :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
     :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
     :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
@@ -211,7 +209,6 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         n_critics: int = 2,
         q_learning_rate: float | Schedule | None = 3e-3,
         q_n_epochs: int | None = None,
-        q_n_rollouts: int = 1,
         rollout_buffer_class: type[JointRolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         target_kl: float | None = None,
@@ -267,7 +264,6 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
             n_critics=n_critics,
             q_learning_rate=q_learning_rate,
             q_n_epochs=q_n_epochs,
-            q_n_rollouts=q_n_rollouts,
             rollout_buffer_class=rollout_buffer_class,
             rollout_buffer_kwargs=rollout_buffer_kwargs,
             target_kl=target_kl,
