@@ -43,7 +43,6 @@ import signal
 import sys
 import textwrap
 import time
-import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,9 +133,9 @@ class Run(NamedTuple):
 
 class Row(NamedTuple):
     """
-    A line of the CSV: the episodes of one evaluation.
+    A line of the CSV, where the fields of the run come first: the episodes of one evaluation.
 
-    - the fields of :class:`Run`
+    - ``run``: what was evaluated
     - ``kind``: ``"curve"`` for an evaluation during the training, ``"best"`` and ``"final"`` for the closing ones
     - ``timesteps``: steps of all worlds together that the evaluated model had seen
     - ``return_mean``, ``return_min``, ``return_max``, ``return_std``: over the episodes (team reward, not discounted)
@@ -146,13 +145,7 @@ class Row(NamedTuple):
     - ``wall_seconds``: duration of the whole training, the same in all rows of a run
     """
 
-    algo: str
-    env: str
-    env_arguments: str
-    game_seed: int | None
-    seed: int
-    arguments: str
-    settings: str
+    run: Run
     kind: str
     timesteps: int
     return_mean: float
@@ -163,10 +156,8 @@ class Row(NamedTuple):
     q_explained_variance: float | None
     wall_seconds: float
 
-    @property
-    def run(self) -> Run:
-        """The run that the evaluation belongs to."""
-        return Run._make(self[: len(Run._fields)])
+
+COLUMNS = (*Run._fields, *Row._fields[1:])
 
 
 def joined(name: str, settings: str) -> str:
@@ -178,6 +169,15 @@ def joined(name: str, settings: str) -> str:
     return f"{name}:{settings}" if settings else name
 
 
+def single_settings(settings: str) -> list[str]:
+    """
+    :param settings: ``setting=value,...``
+    :return: each ``setting=value``
+    """
+    # Not at the commas within a value, such as (-10,10)
+    return re.split(r",(?=\w+=)", settings)
+
+
 def variant(text: str) -> tuple[str, str]:
     """
     :param text: ``name`` or ``name:setting=value,...`` of the command line
@@ -185,8 +185,7 @@ def variant(text: str) -> tuple[str, str]:
     :raises argparse.ArgumentTypeError: if it is neither
     """
     name, colon, carried = text.partition(":")
-    # Not at the commas within a value, such as (-10,10)
-    settings = sorted(re.split(r",(?=\w+=)", carried)) if colon else []
+    settings = sorted(single_settings(carried)) if colon else []
     names = [setting.partition("=")[0] for setting in settings]
     if not name or not all(re.fullmatch(r"[^\W\d]\w*=.+", setting) for setting in settings):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a name nor name:setting=value,..., e.g. cora_ppo:eta=0.0")
@@ -200,7 +199,7 @@ def zoo_settings(settings: str) -> list[str]:
     :param settings: of :func:`variant`
     :return: the same as arguments of the zoo's ``-params`` and ``--env-kwargs``
     """
-    return [setting.replace("=", ":", 1) for setting in re.split(r",(?=\w+=)", settings)] if settings else []
+    return [setting.replace("=", ":", 1) for setting in single_settings(settings)] if settings else []
 
 
 def settings_digest(algo: str, env: str) -> str:
@@ -227,9 +226,20 @@ def read(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.DictReader(file)
-        if tuple(lines.fieldnames or ()) != Row._fields:
-            raise ValueError(f"{path} has the columns {lines.fieldnames}, expected {Row._fields}: name another with --output.")
-        return [Row(*(parse_value(line[name], kind) for name, kind in Row.__annotations__.items())) for line in lines]
+        if tuple(lines.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path} has the columns {lines.fieldnames}, expected {COLUMNS}: name another with --output.")
+        return [parse_row(line) for line in lines]
+
+
+def parse_row(line: dict[str, str]) -> Row:
+    """
+    :param line: of the CSV, by column
+    :return: the row
+    """
+    kinds = Run.__annotations__ | Row.__annotations__
+    values = [parse_value(line[name], kinds[name]) for name in COLUMNS]
+    n_of_run = len(Run._fields)
+    return Row(Run(*values[:n_of_run]), *values[n_of_run:])
 
 
 def parse_value(text: str, annotation: Any) -> Any:
@@ -251,8 +261,8 @@ def append(rows: Iterable[Row], path: Path) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if not path.is_file():
-        writer.writerow(Row._fields)
-    writer.writerows(rows)
+        writer.writerow(COLUMNS)
+    writer.writerows((*row.run, *row[1:]) for row in rows)
     # In one piece, so that no part of a run is left behind by whatever stops the sweep
     with path.open("a", newline="", encoding="utf-8") as file:
         file.write(text.getvalue())
@@ -317,7 +327,7 @@ def evaluate(run: Run, folder: Path) -> list[Row]:
     def row(kind: str, timesteps: int, returns: np.ndarray, explained: float | None = None) -> Row:
         figures = (returns.mean(), returns.min(), returns.max(), returns.std(), optimal_return, explained, wall_seconds)
         rounded = (None if figure is None else round(float(figure), 4) for figure in figures)
-        return Row._make((*run, kind, timesteps, *rounded))
+        return Row._make((run, kind, timesteps, *rounded))
 
     rows = []
     if (saved / "evaluations.npz").is_file():
@@ -512,13 +522,9 @@ def bootstrap_interval(scores: np.ndarray, n_resamples: int = 20_000) -> tuple[f
     :param n_resamples: number of times that as many runs are drawn from them, with replacement
     :return: the bounds of the 95 % percentile interval of their interquartile mean
     """
-    by_task = {"": scores[:, None]}
-    # rliable takes the old kind of generator
-    generator = np.random.RandomState(0)
-    with warnings.catch_warnings():
-        # Of arch, about the argument through which rliable hands the generator on
-        warnings.simplefilter("ignore", FutureWarning)
-        _, intervals = get_interval_estimates(by_task, interquartile_means, reps=n_resamples, random_state=generator)
+    # Its generator is NumPy's global one, also where it is given another
+    np.random.seed(0)  # noqa: NPY002 - what rliable uses
+    _, intervals = get_interval_estimates({"": scores[:, None]}, interquartile_means, reps=n_resamples)
     low, high = intervals[""].ravel()
     return float(low), float(high)
 
@@ -551,7 +557,7 @@ class Result(NamedTuple):
         if len(timesteps) == 1:
             area = returns[0]
         elif len(timesteps) > 1:
-            area = ((returns[1:] + returns[:-1]) / 2 * np.diff(timesteps)).sum() / (timesteps[-1] - timesteps[0])
+            area = np.trapezoid(returns, timesteps) / (timesteps[-1] - timesteps[0])
         curve = [row for row in rows if row.kind == "curve"]
         explained = [
             [None, *(row.q_explained_variance for row in curve if row.timesteps <= fraction * final.timesteps)][-1]
@@ -706,7 +712,7 @@ def main() -> None:
     if not args.report:
         if args.game_seeds != [None]:
             for env, env_arguments in args.env:
-                if "game_seed" in (setting.partition("=")[0] for setting in env_arguments.split(",")):
+                if any(setting.startswith("game_seed=") for setting in single_settings(env_arguments)):
                     parser.error(f"{joined(env, env_arguments)} has a game_seed already: leave it or --game-seeds out")
                 if not draws_a_game(env):
                     parser.error(f"{env} takes no game_seed, because it draws nothing: leave --game-seeds out, use --seeds")
