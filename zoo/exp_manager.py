@@ -132,6 +132,10 @@ class JointExperimentManager(ExperimentManager):
                 stacklevel=2,
             )
 
+    @staticmethod
+    def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        return {**ExperimentManager._preprocess_schedules(hyperparams), **schedules(hyperparams)}
+
     def _preprocess_hyperparams(
         self, hyperparams: dict[str, Any]
     ) -> tuple[dict[str, Any], Callable | None, list[BaseCallback], Callable | None]:
@@ -142,7 +146,6 @@ class JointExperimentManager(ExperimentManager):
                     "code. Write it as a YAML mapping instead, e.g. 'policy_kwargs: {net_arch: {pi: [64, 64]}}'."
                 )
         is_length_given = self.n_timesteps > 0
-        hyperparams = {**hyperparams, **schedules(hyperparams)}
         preprocessed = super()._preprocess_hyperparams(hyperparams)
         self.rollout_size = preprocessed[0].get("n_steps", 1) * self.n_envs
         self._set_evaluation_size()

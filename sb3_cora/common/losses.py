@@ -38,7 +38,7 @@ def normalize_credits(credits: th.Tensor, agent_mask: th.Tensor | None, center: 
 def shrink_negative(credits: th.Tensor, eta: float) -> th.Tensor:
     """
     Optimism: what went wrong may be the fault of others' exploration, so negative credits count less (Zhao et al. 2024,
-    https://arxiv.org/abs/2311.01953, equation 3).
+    https://arxiv.org/abs/2311.01953).
 
     :param credits: Of any shape
     :param eta: What is left of a negative credit, from 0 (nothing) to 1 (all of it)

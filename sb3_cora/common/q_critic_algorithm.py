@@ -16,13 +16,12 @@ from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObserva
 class RolloutTensors(NamedTuple):
     """
     A rollout as one batch of ``n_steps * n_envs`` samples: joint observations, joint actions as the Q-critics see them
-    ``(batch, n_agents, action_dim)``, and the team's values, advantages, and targets of the Q-critics ``(batch,)``, which are
-    measured from the values.
+    ``(batch, n_agents, action_dim)``, the team's advantages ``(batch,)``, and the targets of the Q-critics ``(batch,)``, which
+    are measured from V(s).
     """
 
     observation: JointObservation
     actions: th.Tensor
-    values: th.Tensor
     advantages: th.Tensor
     q_targets: th.Tensor
 
@@ -98,7 +97,6 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         return RolloutTensors(
             observation,
             self._action_features(observation, self.policy.shape_actions(flatten(buffer.actions))),
-            flatten(buffer.values),
             flatten(buffer.advantages),
             flatten((buffer.td0_targets if self.q_target == "td0" else buffer.returns) - buffer.values),
         )

@@ -345,7 +345,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
             baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
         else:
             # The critics' estimates are measured from V(s) already
-            baseline = th.zeros_like(rollout.values)
+            baseline = th.zeros_like(rollout.advantages)
         values = coalition_values(policy.q_critic.bind(state), rollout.actions, baseline_actions, masks) - baseline[:, None]
         if self.grand_advantage == "q":
             grand_value = policy.q_critic(state, rollout.actions).amin(dim=0) - baseline
