@@ -20,7 +20,7 @@ def credits_and_model(env_class: Any, **settings: Any) -> tuple[np.ndarray, COMA
     model.learn(64)
     model.collect_rollouts(model.env, _Nothing(), model.rollout_buffer, model.n_steps)
     generator = th.get_rng_state()
-    return model._allocate_credits(), model, generator
+    return model._allocate_credits(model._rollout()).numpy(), model, generator
 
 
 class _Nothing:
@@ -33,7 +33,8 @@ class _Nothing:
 @pytest.mark.parametrize("env_class", [lambda: NoisyTeam(discrete=True), MaskedTeam], ids=["NoisyTeam", "MaskedTeam"])
 def test_counterfactual_is_the_expectation(env_class: Any) -> None:
     credits, model, _ = credits_and_model(env_class)
-    rollout = model._rollout()
+    rollout = model._rollout().flatten()
+    actions = model._action_features(rollout.observation, rollout.actions)
     policy = model.policy
     alive = rollout.observation.agent_mask
     with th.no_grad():
@@ -42,11 +43,11 @@ def test_counterfactual_is_the_expectation(env_class: Any) -> None:
         living = th.ones(32, 3) if alive is None else alive
         assert not (probabilities[:, 0, 2:] * living[:, 0, None]).any()
         assert not (probabilities[:, 1, 3:] * living[:, 1, None]).any()
-        value = policy.q_critic(rollout.observation.state, rollout.actions).min(dim=0).values
+        value = policy.q_critic(rollout.observation.state, actions).min(dim=0).values
         for agent in range(3):
             expectation = th.zeros_like(value)
             for action in range(4):
-                joint = rollout.actions.clone()
+                joint = actions.clone()
                 joint[:, agent] = 0.0
                 # What the dead do is not seen by the critic
                 joint[:, agent, action] = living[:, agent]
@@ -59,16 +60,17 @@ def test_counterfactual_is_the_expectation(env_class: Any) -> None:
 
 def test_continuous_counterfactual_is_the_mean_over_draws() -> None:
     credits, model, generator = credits_and_model(NoisyTeam, n_policy_samples=5)
-    rollout = model._rollout()
+    rollout = model._rollout().flatten()
+    actions = model._action_features(rollout.observation, rollout.actions)
     policy = model.policy
     th.set_rng_state(generator)
     with th.no_grad():
         draws = policy.distribution(rollout.observation).sample_n(5)
-        value = policy.q_critic(rollout.observation.state, rollout.actions).min(dim=0).values
+        value = policy.q_critic(rollout.observation.state, actions).min(dim=0).values
         for agent in range(3):
             estimates = []
             for drawn in draws:
-                joint = rollout.actions.clone()
+                joint = actions.clone()
                 joint[:, agent] = policy.action_features(drawn)[:, agent]
                 estimates.append(policy.q_critic(rollout.observation.state, joint).min(dim=0).values)
             expected = (value - th.stack(estimates).mean(dim=0)).reshape(16, 2)
@@ -85,7 +87,7 @@ def test_credits_of_a_known_game() -> None:
     )
     model.learn(256 * 12)
     model.collect_rollouts(model.env, _Nothing(), model.rollout_buffer, model.n_steps)
-    credits = model._allocate_credits()
+    credits = model._allocate_credits(model._rollout()).numpy()
     first, second = model.rollout_buffer.actions.astype(int)[:, :, 0], model.rollout_buffer.actions.astype(int)[:, :, 1]
     np.testing.assert_allclose(credits[:, :, 0], payoffs[first, second] - payoffs.mean(axis=0)[second], atol=0.1)
     np.testing.assert_allclose(credits[:, :, 1], payoffs[first, second] - payoffs.mean(axis=1)[first], atol=0.1)

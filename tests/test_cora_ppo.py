@@ -12,6 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_cora import CORAPPO, MAPPO
+from sb3_cora.common.rollout import Rollout
 from sb3_cora.credit import CONCEPTS, EFFICIENT_CONCEPTS, SAMPLINGS, SOLVERS
 from sb3_cora.credit.solvers import ActiveSetSolver
 from tests.algorithms import assert_trained, make_tiny, weights
@@ -45,24 +46,26 @@ CHOICES = {
 class Observed(CORAPPO):
     """Keeps what the last rollout's credits were made of, each ``(n_steps, n_envs, ...)``."""
 
-    def _allocate_credits(self) -> np.ndarray:
+    def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         self.advantages = self.rollout_buffer.advantages.copy()
         with th.no_grad():
-            rollout = self._rollout()
-            observation = rollout.observation
+            flat = rollout.flatten()
+            observation = flat.observation
+            taken = self._action_features(observation, flat.actions)
             mode = self._action_features(observation, self.policy.distribution(observation).mode())
 
             def q(actions: th.Tensor) -> np.ndarray:
                 return self.policy.q_values(observation, actions).numpy().reshape(self.advantages.shape)
 
-            self.q_values, self.q_baseline = q(rollout.actions), q(mode)
+            self.q_values, self.q_baseline = q(taken), q(mode)
             # With its own action and everyone else's mode
             agents = th.eye(self.n_agents, dtype=th.bool)[:, None, :, None]
-            self.q_singletons = np.stack([q(th.where(agent, rollout.actions, mode)) for agent in agents], axis=-1)
-            self.q_leave_one_out = np.stack([q(th.where(agent, mode, rollout.actions)) for agent in agents], axis=-1)
+            self.q_singletons = np.stack([q(th.where(agent, taken, mode)) for agent in agents], axis=-1)
+            self.q_leave_one_out = np.stack([q(th.where(agent, mode, taken)) for agent in agents], axis=-1)
         self.values = self.rollout_buffer.values.copy()
-        self.credits = super()._allocate_credits()
-        return self.credits
+        credits = super()._allocate_credits(rollout)
+        self.credits = credits.numpy()
+        return credits
 
 
 def train(discrete: bool = False, total_timesteps: int = 32, **settings: Any) -> Observed:
@@ -111,16 +114,16 @@ def test_every_credit_lets_the_dead_leave_the_game(credit: str, dead: tuple[int,
         assert np.isfinite(model.credits).all() and not model.credits[..., list(dead)].any()
 
 
-def learn_and_measure(model: CORAPPO, measure: Callable[[], None]) -> None:
+def learn_and_measure(model: CORAPPO, measure: Callable[[Rollout], None]) -> None:
     """
     :param model: Learns from one rollout
-    :param measure: Called before its credits are allocated, while the rollout is ``(n_steps, n_envs, ...)``
+    :param measure: Called with the rollout before its credits are allocated
     """
     allocate_credits = model._allocate_credits
 
-    def measure_and_allocate() -> np.ndarray:
-        measure()
-        return allocate_credits()
+    def measure_and_allocate(rollout: Rollout) -> th.Tensor:
+        measure(rollout)
+        return allocate_credits(rollout)
 
     model._allocate_credits = measure_and_allocate  # type: ignore[method-assign]
     model.learn(model.n_steps * model.n_envs)
@@ -132,14 +135,15 @@ def test_expected_baseline_actions() -> None:
     model = make_tiny(CORAPPO, env, credit="singleton", baseline_action="expectation", n_baseline_samples=10_000)
 
     @th.no_grad()
-    def measure() -> None:
-        rollout = model._rollout()
+    def measure(rollout: Rollout) -> None:
+        found = CORAPPO._allocate_credits(model, rollout).reshape(16, 2)
+        rollout = rollout.flatten()
+        taken = model._action_features(rollout.observation, rollout.actions)
         probs = model.policy.distribution(rollout.observation).distribution.probs
-        found = th.from_numpy(CORAPPO._allocate_credits(model)).reshape(16, 2)
         for agent, other in ((0, 1), (1, 0)):
             of_each = []
             for action in range(3):
-                joint = rollout.actions.clone()
+                joint = taken.clone()
                 joint[:, other] = th.eye(3)[action]
                 of_each.append(model.policy.q_critic(rollout.observation.state, joint).amin(dim=0))
             expected = (probs[:, other] * th.stack(of_each, dim=1)).sum(dim=1)
@@ -151,10 +155,9 @@ def test_expected_baseline_actions() -> None:
 
 def test_draws_of_a_state_dependent_policy_are_independent() -> None:
     model = make_tiny(CORAPPO, NoisyTeam(), use_sde=True, baseline_action="expectation")
-    observation = model.policy.split_observation(th.randn(7, 3, 4))
-    draws = model._baseline_actions(observation)
-    assert draws.shape == (8, 7, 3, 2) and draws.std(dim=0).min() > 0
     model.learn(16)
+    draws = model._baseline_actions(model._rollout().flatten())
+    assert draws.shape == (8, 16, 3, 2) and draws.std(dim=0).min() > 0
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -163,10 +166,10 @@ def test_sampled_shapley_credits_are_unbiased(sampling: str) -> None:
     env = make_vec_env(NoisyTeam, n_envs=2, seed=0)
     model = make_tiny(CORAPPO, env, credit="shapley")
 
-    def measure() -> None:
-        exact = CORAPPO._allocate_credits(model)
+    def measure(rollout: Rollout) -> None:
+        exact = CORAPPO._allocate_credits(model, rollout).numpy()
         model.n_coalitions, model.coalition_sampling = 4, sampling
-        drawn = np.stack([CORAPPO._allocate_credits(model) for _ in range(400)])
+        drawn = np.stack([CORAPPO._allocate_credits(model, rollout).numpy() for _ in range(400)])
         error = drawn.std(axis=0) / np.sqrt(len(drawn))
         assert (np.abs(drawn.mean(axis=0) - exact) <= 5 * error + 1e-5).all() and error.max() > 1e-3
 
@@ -297,7 +300,7 @@ def test_q_targets() -> None:
     for q_target in ("td0", "lambda"):
         model = make_tiny(CORAPPO, MatrixGame(np.array([[1.0, 2.0], [3.0, 5.0]])), q_target=q_target, normalize_values=False)
         model.learn(16)
-        q_targets = model._rollout().q_targets.numpy()
+        q_targets = model._q_targets(model._rollout()).numpy().ravel()
         actions = model.rollout_buffer.actions.reshape(-1, 2).astype(int)
         # Beside the values, which are learned apart from the Q-critics
         rewards = model.env.envs[0].unwrapped.payoffs[tuple(actions.T)]

@@ -9,6 +9,7 @@ import torch as th
 from sb3_cora import CORAPPO, make_joint_vec_env
 from sb3_cora.common.diagnostics import diagnostic_sample, explained_variance_within_states, relative_spread
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
+from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS_WITH_Q, make_tiny
 from tests.joint_games import MaskedTeam, NoisyTeam
 
@@ -94,17 +95,18 @@ def test_critics_are_judged_before_they_are_trained(algorithm: type[QCriticOnPol
     expected = []
     train = model._update_critics
 
-    def judge_and_train() -> None:
-        rollout = model._rollout()
-        state = rollout.observation.state
+    def judge_and_train(rollout: Rollout) -> None:
+        flat = rollout.flatten()
+        state, q_targets = flat.observation.state, model._q_targets(flat)
+        actions = model._action_features(flat.observation, flat.actions)
         with th.no_grad():
-            estimates = model.policy.q_critic(state, rollout.actions).amin(dim=0)
-        expected.append(explained_variance_within_states(state, estimates, rollout.q_targets))
-        train()
+            estimates = model.policy.q_critic(state, actions).amin(dim=0)
+        expected.append(explained_variance_within_states(state, estimates, q_targets))
+        train(rollout)
         with th.no_grad():
-            trained = model.policy.q_critic(state, rollout.actions).amin(dim=0)
+            trained = model.policy.q_critic(state, actions).amin(dim=0)
         # They learn something by heart, which must not be what is logged
-        assert explained_variance_within_states(state, trained, rollout.q_targets) != expected[-1]
+        assert explained_variance_within_states(state, trained, q_targets) != expected[-1]
 
     model._update_critics = judge_and_train  # type: ignore[method-assign]
     model.learn(128)

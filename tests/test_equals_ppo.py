@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import Logger
 from sb3_cora import COMAPPO, HAPPO, MAPPO, OptimisticMAPPO
 from sb3_cora.common.networks import StackedLinear
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS
 from tests.one_agent import OneAgent
 
@@ -141,9 +142,10 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
     credits: list[np.ndarray] = []
     allocate = model._allocate_credits
 
-    def recorded() -> np.ndarray:
-        credits.append(allocate())
-        return credits[-1]
+    def recorded(rollout: Rollout) -> th.Tensor:
+        allocated = allocate(rollout)
+        credits.append(allocated.numpy())
+        return allocated
 
     model._allocate_credits = recorded  # type: ignore[method-assign]
     actual = record_training(model, 2048)
@@ -161,4 +163,4 @@ def test_one_agent_equals_ppo(env_id: str, algorithm: type[CooperativeOnPolicyAl
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     # A thousand times the tolerance, if not for every bias
     assert max(np.abs(theirs - before).max() for before, theirs in zip(start, flat_weights(ppo), strict=True)) > 1e-3
-    np.testing.assert_allclose(model.rollout_buffer.returns.ravel(), ppo.rollout_buffer.returns.ravel(), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(model.rollout_buffer.returns.T.ravel(), ppo.rollout_buffer.returns.ravel(), rtol=1e-5, atol=1e-4)

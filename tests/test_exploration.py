@@ -12,6 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_cora import CORAPPO, MAPPO
 from sb3_cora.common.distributions import autoregressive_noise
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS, make_tiny
 from tests.joint_games import NoisyTeam
 
@@ -61,10 +62,10 @@ def test_actions_of_a_rollout_are_correlated(algorithm: type[CooperativeOnPolicy
     model = make_tiny(algorithm, env, noise_correlation=0.9, **settings)
     taken: list[np.ndarray] = []
 
-    def keep() -> np.ndarray:
+    def keep(rollout: Rollout) -> th.Tensor:
         taken.append(model.rollout_buffer.actions.reshape(32, 64, -1).copy())
         taken.append(model.rollout_buffer.log_probs.copy())
-        return allocate()
+        return allocate(rollout)
 
     allocate, model._allocate_credits = model._allocate_credits, keep  # type: ignore[method-assign]
     model.learn(2048)

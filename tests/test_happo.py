@@ -11,6 +11,7 @@ from torch.distributions import Normal
 
 from sb3_cora import HAPPO
 from sb3_cora.common.on_policy_algorithm import Turn
+from sb3_cora.common.rollout import Rollout
 from tests.algorithms import actor_weights, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam
 
@@ -20,9 +21,9 @@ class Observed(HAPPO):
 
     turns: list[tuple[Turn, Any]]
 
-    def _turns(self) -> Any:
+    def _turns(self, rollout: Rollout) -> Any:
         self.turns = []
-        for turn in super()._turns():
+        for turn in super()._turns(rollout):
             self.turns.append((turn, copy.deepcopy(self.policy)))
             yield turn
         self.turns.append((Turn(slice(0, 0)), copy.deepcopy(self.policy)))
@@ -37,7 +38,7 @@ def trained(**settings: Any) -> Observed:
 
 def gaussian_log_prob(policy: Any, model: Observed, agent: int) -> th.Tensor:
     """Log-probability of an agent's actions of the rollout, from the layers of its network one by one."""
-    observations = th.as_tensor(model.rollout_buffer.observations)[:, agent]
+    observations = th.as_tensor(model.rollout_buffer.observations).flatten(end_dim=1)[:, agent]
     actions = th.as_tensor(model.rollout_buffer.actions).reshape(-1, 3, 2)[:, agent]
     network = policy.actor.networks[agent]
     hidden = observations
@@ -89,7 +90,7 @@ def test_an_update_is_the_gradient_weighted_with_the_factor() -> None:
         "policy_kwargs": {"optimizer_class": th.optim.SGD},
     }
     model = trained(**settings)
-    advantages = th.as_tensor(model.rollout_buffer.advantages)[:, 0]
+    advantages = th.as_tensor(model.rollout_buffer.advantages).flatten()
     for (turn, before), (_, after) in zip(model.turns[:-1], model.turns[1:], strict=True):
         agent = turn.agents.start
         assert turn.factor is not None
@@ -121,7 +122,7 @@ def test_dead_agents_leave_the_factor_alone(share_parameters: bool) -> None:
     env = make_vec_env(MaskedTeam, n_envs=2, seed=0, env_kwargs={"dead": (1,)})
     model = make_tiny(Observed, env, share_parameters=share_parameters, learning_rate=0.01)
     model.learn(32)
-    alive = model.rollout_buffer.observations["agent_mask"] > 0.5
+    alive = model.rollout_buffer.observations["agent_mask"].reshape(32, 3) > 0.5
     for (turn, _), (following, _) in zip(model.turns[:2], model.turns[1:3], strict=True):
         assert turn.factor is not None and following.factor is not None
         dead = ~alive[:, turn.agents.start]

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_cora import IPPO, MAPPO
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout import Rollout
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from tests.algorithms import make_tiny
 from tests.joint_games import MaskedTeam, NoisyTeam
@@ -195,11 +196,11 @@ def collected(own_rewards: bool, gae_lambda: float) -> tuple[np.ndarray, dict[st
         model.policy.value_critic.output_net.bias.fill_(WORTH)
     told: dict[str, np.ndarray] = {}
 
-    def kept() -> np.ndarray:
+    def kept(rollout: Rollout) -> th.Tensor:
         buffer = model.rollout_buffer
         told.update({name: getattr(buffer, name).copy() for name in ("rewards", "returns", "advantages", "td0_targets")})
         told["alive"] = buffer.observations["agent_mask"] > 0.5
-        return buffer.advantages
+        return rollout.advantages
 
     model._allocate_credits = kept
     model.learn(32)
@@ -233,10 +234,10 @@ def test_statistics_are_those_of_the_living(dead: tuple[int, ...]) -> None:
     returns, alive, values = [], [], []
     allocate = model._allocate_credits
 
-    def keep_values() -> np.ndarray:
+    def keep_values(rollout: Rollout) -> th.Tensor:
         # The update restates them in its new statistics
-        values.append(model.rollout_buffer.values.swapaxes(0, 1).reshape(32, 3).copy())
-        return allocate()
+        values.append(rollout.values.numpy().copy())
+        return allocate(rollout)
 
     model._allocate_credits = keep_values  # type: ignore[method-assign]
     for _ in range(2):
@@ -245,7 +246,7 @@ def test_statistics_are_those_of_the_living(dead: tuple[int, ...]) -> None:
         alive.append(model.rollout_buffer.observations["agent_mask"] > 0.5)
     normalizer = model.policy.value_critic.normalizer
     for agent in range(3):
-        own = np.concatenate(returns)[np.concatenate(alive)[:, agent], agent]
+        own = np.concatenate(returns)[..., agent][np.concatenate(alive)[..., agent]]
         assert len(own) == (0 if agent in dead else 64) or (agent == 0 and 0 < len(own) < 64)
         np.testing.assert_allclose(normalizer.mean[agent], own.mean() if len(own) else 0.0, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(normalizer.std[agent], own.std() if len(own) else 1.0, rtol=1e-4)

@@ -180,5 +180,4 @@ def test_targets_in_the_buffer(algorithm: Algorithm) -> None:
         advantages[step] += GAMMA * 0.8 * (1 - dones[step]) * advantages[step + 1]
     buffer = model.rollout_buffer
     np.testing.assert_allclose(buffer.td0_targets, td0_targets, rtol=1e-4, atol=1e-5)
-    # Flattened by the minibatches, one environment after the other
-    np.testing.assert_allclose(buffer.returns.ravel(), (advantages + values).T.ravel(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(buffer.returns, advantages + values, rtol=1e-4, atol=1e-5)

@@ -15,6 +15,7 @@ from sb3_cora.common.critics import ReturnNormalizer
 from sb3_cora.common.losses import clipped_surrogate, regression_errors, value_errors
 from sb3_cora.common.networks import StackedLayerNorm, StackedLinear, StackParameters, clip_grad_norm_of_members_
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, actor_weights, assert_same_weights, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam
 
@@ -177,21 +178,27 @@ def test_the_norm_of_an_agents_gradient_is_that_of_its_own_loss(algorithm: Algor
     }
     model = make_tiny(algorithm, MaskedTeam(), learning_rate=0.0, **settings)
     seen: dict[str, list[float]] = {}
-    record = model._clip_gradients
+    record, allocate = model._clip_gradients, model._allocate_credits
+    allocated: list[th.Tensor] = []
 
-    def keep(agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[float]]) -> None:
+    def keep(agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[th.Tensor]]) -> None:
         before = len(metrics["actor_grad_norm"])
         record(agents, agent_mask, metrics)
-        seen.setdefault("norms", []).extend(metrics["actor_grad_norm"][before:])
+        seen.setdefault("norms", []).extend(norm.item() for norm in metrics["actor_grad_norm"][before:])
         seen.setdefault("agents", []).extend(range(3)[agents])
 
+    def allocate_and_keep(rollout: Rollout) -> th.Tensor:
+        allocated.append(allocate(rollout))
+        return allocated[-1]
+
     model._clip_gradients = keep  # type: ignore[method-assign]
+    model._allocate_credits = allocate_and_keep  # type: ignore[method-assign]
     model.learn(32)
-    (data,) = model.rollout_buffer.get_in_order(32)
-    observation = model.policy.split_observation(data.observations)
+    rollout = model._rollout().flatten()
+    observation = rollout.observation
     assert observation.agent_mask is not None
-    credits = model._normalize_credits(data.advantages, observation.agent_mask)
-    log_prob = model.policy.distribution(observation).log_prob(model.policy.shape_actions(data.actions))
+    credits = model._normalize_credits(allocated[0].flatten(end_dim=1), observation.agent_mask)
+    log_prob = model.policy.distribution(observation).log_prob(rollout.actions)
     for agent, norm in zip(seen["agents"], seen["norms"], strict=True):
         living = observation.agent_mask[:, agent] > 0.5
         assert 0 < living.sum() < 32 or agent > 0
@@ -231,10 +238,10 @@ def test_values_are_clipped_around_what_the_network_said(algorithm: Algorithm) -
     }
     still = make_tiny(algorithm, Rich(), learning_rate=0.0, gamma=0.5, **settings)
     still.learn(128)
-    data = next(still.rollout_buffer.get_in_order(64))
+    rollout = still._rollout().flatten()
     with th.no_grad():
-        values = still.policy.predict_values(data.observations)
-    np.testing.assert_allclose(data.old_values, values, rtol=1e-4)
+        values = still.policy.values(rollout.observation)
+    np.testing.assert_allclose(rollout.values, values, rtol=1e-4)
     moving = make_tiny(algorithm, Rich(), gamma=0.5, **settings)
     before = weights(moving)
     moving.learn(64)

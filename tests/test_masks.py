@@ -10,6 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from sb3_cora import CORAPPO, IPPO
 from sb3_cora.common.losses import agent_mean, normalize_credits
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.rollout import Rollout
 from sb3_cora.cora_ppo.cora_ppo import splits
 from sb3_cora.credit import CONCEPTS
 from tests.algorithms import (
@@ -164,11 +165,12 @@ def test_credits_of_the_dead_are_zero(algorithm: Algorithm, credit: str) -> None
     kept: dict[str, np.ndarray] = {}
     allocate = model._allocate_credits
 
-    def observed() -> np.ndarray:
+    def observed(rollout: Rollout) -> th.Tensor:
         kept["alive"] = model.rollout_buffer.observations["agent_mask"].astype(bool)
         kept["advantages"] = model.rollout_buffer.advantages.copy()
-        kept["credits"] = allocate()
-        return kept["credits"]
+        credits = allocate(rollout)
+        kept["credits"] = credits.numpy()
+        return credits
 
     model._allocate_credits = observed
     model.learn(32)

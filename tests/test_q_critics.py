@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sb3_cora import CORAPPO
+from sb3_cora.common.rollout import Rollout
 from sb3_cora.envs.batched_game import GameVecEnv
 from sb3_cora.envs.registration import GAMES
 
@@ -18,8 +19,8 @@ def test_critics_know_what_actions_do_in_every_game(game: str) -> None:
     explained: list[float] = []
     update = model._update_critics
 
-    def look() -> None:
-        update()
+    def look(rollout: Rollout) -> None:
+        update(rollout)
         explained.append(model.logger.name_to_value["train/q_explained_variance"])
 
     model._update_critics = look  # type: ignore[method-assign]

@@ -101,7 +101,7 @@ def test_registry_is_complete(registry: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_sampled_settings_are_constructor_arguments(name: str, registry: dict[str, Any]) -> None:
-    arguments = set(inspect.signature(ALGORITHMS[name].__init__).parameters)
+    arguments = set(inspect.signature(ALGORITHMS[name]).parameters)
     trials = registry[name]["trials"]
     for trial in trials:
         assert set(trial["settings"]) <= arguments
@@ -131,7 +131,7 @@ def test_hyperparams_have_default_and_scenarios(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_hyperparams_are_plain_settings(name: str) -> None:
-    arguments = set(inspect.signature(ALGORITHMS[name].__init__).parameters)
+    arguments = set(inspect.signature(ALGORITHMS[name]).parameters)
     for env_id, settings in hyperparams(name).items():
         assert set(settings) <= arguments | ZOO_KEYS, env_id
         assert {"policy", "n_envs", "n_timesteps", "n_steps", "batch_size"} <= set(settings), env_id

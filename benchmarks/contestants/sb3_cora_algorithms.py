@@ -6,18 +6,18 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 import sb3_cora
+from contestants.stopwatch import Stopwatch, timed
 from contestants.turns import Turns
 from contestants.work import Work
 from sb3_cora.common.env_util import make_joint_vec_env
-from sb3_cora.common.stopwatch import Stopwatch
 
-
-class LastIteration(Stopwatch):
-    """Keeps the sections of the iteration that ``train`` ends with a reset."""
-
-    def reset(self) -> None:
-        self.last = self.seconds
-        super().reset()
+# Methods of an algorithm, and what their time is spent on
+SECTIONS = {
+    "collect_rollouts": "collection",
+    "_update_critics": "critics",
+    "_allocate_credits": "credits",
+    "_update_policy": "policy",
+}
 
 
 class TakeTurns(BaseCallback):
@@ -28,7 +28,7 @@ class TakeTurns(BaseCallback):
     :param stopwatch: The algorithm's stopwatch
     """
 
-    def __init__(self, turns: Turns, stopwatch: LastIteration) -> None:
+    def __init__(self, turns: Turns, stopwatch: Stopwatch) -> None:
         super().__init__()
         self.turns = turns
         self.stopwatch = stopwatch
@@ -39,7 +39,8 @@ class TakeTurns(BaseCallback):
             if self.turns.taken:
                 wall, processor = self.turns.elapsed()
                 # The stopwatch counts wall-clock seconds: others on the core lengthen all sections alike
-                self.turns.end({name: seconds * processor / wall for name, seconds in self.stopwatch.last.items()})
+                self.turns.end({name: seconds * processor / wall for name, seconds in self.stopwatch.seconds.items()})
+                self.stopwatch.reset()
             self.turns.begin()
 
     def _on_step(self) -> bool:
@@ -63,9 +64,12 @@ def run(algorithm: str, work: Work) -> None:
         seed=work.seed,
         device="cpu",
     )
-    model.stopwatch = LastIteration()
+    stopwatch = Stopwatch()
+    for method, section in SECTIONS.items():
+        setattr(model, method, timed(getattr(model, method), stopwatch, section))
+    env.step_wait = timed(env.step_wait, stopwatch, "environment")  # type: ignore[method-assign]
     # Until there is no further turn
-    model.learn(sys.maxsize, callback=TakeTurns(Turns(), model.stopwatch))
+    model.learn(sys.maxsize, callback=TakeTurns(Turns(), stopwatch))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch as th
@@ -16,14 +15,15 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer, JointRolloutBufferSamples
+from sb3_cora.common.arguments import FullSignature, full_docstring
+from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
 from sb3_cora.common.env_util import as_joint_vec_env
 from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_credits, shrink_negative, value_errors
 from sb3_cora.common.networks import ALL_AGENTS, clip_grad_norm_of_members_
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
+from sb3_cora.common.rollout import Rollout, shuffled_minibatches
 from sb3_cora.common.rollout_vec_env import RolloutVecEnv, check_finite
-from sb3_cora.common.stopwatch import Stopwatch
 from sb3_cora.common.type_aliases import JointEnvLike
 
 SelfCooperativeAlgorithm = TypeVar("SelfCooperativeAlgorithm", bound="CooperativeOnPolicyAlgorithm")
@@ -51,24 +51,48 @@ def algorithm_name(algorithm: type) -> str:
     return next(parent.__name__ for parent in algorithm.__mro__ if parent.__module__.startswith("sb3_cora."))
 
 
-def named_constructor(cls: "type[CooperativeOnPolicyAlgorithm]") -> Callable[..., None]:
-    """
-    :param cls: A class without a constructor of its own
-    :return: One that calls the next in the order of an instance's classes, as Python would without it, and whose TypeErrors
-        name the instance's class
-    """
+class OnPolicyArguments(TypedDict, total=False):
+    """Arguments of :class:`CooperativeOnPolicyAlgorithm`, for the constructors of algorithms that hand them on."""
 
-    @wraps(cls.__init__)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            super(cls, self).__init__(*args, **kwargs)
-        except TypeError as error:
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                # The arguments were accepted, and the error is from within
-                raise
-            raise TypeError(f"{type(self).__qualname__}.__init__{str(error).partition('__init__')[2]}") from None
+    learning_rate: float | Schedule
+    n_steps: int
+    batch_size: int
+    n_epochs: int
+    gamma: float
+    gae_lambda: float
+    clip_range: float | Schedule
+    clip_range_vf: float | Schedule | None
+    normalize_advantage: bool
+    ent_coef: float | Schedule
+    vf_coef: float
+    max_grad_norm: float
+    use_sde: bool
+    sde_sample_freq: int
+    share_parameters: bool
+    vf_learning_rate: float | Schedule | None
+    normalize_values: bool
+    huber_delta: float | None
+    pessimistic_vf_clip: bool
+    separate_grad_norms: bool
+    center_advantage: bool
+    optimism: str
+    noise_correlation: float
+    rollout_buffer_class: type[JointRolloutBuffer] | None
+    rollout_buffer_kwargs: dict[str, Any] | None
+    target_kl: float | None
+    stats_window_size: int
+    tensorboard_log: str | None
+    policy_kwargs: dict[str, Any] | None
+    verbose: int
+    seed: int | None
+    device: th.device | str
+    _init_setup_model: bool
 
-    return __init__
+
+class OnPolicyArgumentsWithEta(OnPolicyArguments, total=False):
+    """Those of algorithms that have no default of their own for ``eta``."""
+
+    eta: float | Schedule
 
 
 class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
@@ -132,6 +156,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     :param seed: Seed for the pseudo random generators
     :param device: Device (cpu, cuda, ...) on which the code should be run
     :param _init_setup_model: Whether or not to build the network at the creation of the instance
+    :raises ValueError: If a setting is unknown or out of its range
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -140,6 +165,21 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     }
     policy: CooperativeActorCriticPolicy  # type: ignore[assignment]
     rollout_buffer: JointRolloutBuffer
+    # Whether ``Rollout.modes`` are wanted
+    keeps_modes = False
+    __signature__ = FullSignature()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = full_docstring(cls)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "CooperativeOnPolicyAlgorithm":
+        try:
+            cls.__signature__.bind(*args, **kwargs)
+        except TypeError as error:
+            # Constructors hand arguments on, and Python would name the class that refuses them instead of the one called
+            raise TypeError(f"{cls.__name__}.__init__() {error}") from None
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -159,6 +199,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
+        *,
         share_parameters: bool = False,
         vf_learning_rate: float | Schedule | None = None,
         normalize_values: bool = True,
@@ -227,7 +268,6 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.target_kl = target_kl
         # Saved with the model, so that no other algorithm takes it for its own
         self.algorithm = algorithm_name(type(self))
-        self.stopwatch = Stopwatch()
 
         if _init_setup_model:
             self._setup_model()
@@ -295,12 +335,6 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """Constructor arguments of the algorithm that are the policy's; those in ``policy_kwargs`` take precedence."""
         return dict(share_parameters=self.share_parameters, noise_correlation=self.noise_correlation)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" not in cls.__dict__:
-            # Python's TypeErrors name the class that a constructor was written in; users look for the one that they called
-            cls.__init__ = named_constructor(cls)  # type: ignore[method-assign]
-
     def _check_saved_algorithm(self) -> None:
         """
         :raises ValueError: If the attributes are those of a model that another algorithm has saved
@@ -352,7 +386,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         return JointSpaces.from_spaces(self.observation_space, self.action_space).n_agents
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "stopwatch"]
+        return [*super()._excluded_save_params(), "_rollout_env"]
 
     def _scheduled(self, schedule: float | Schedule) -> float:
         """
@@ -417,24 +451,62 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         check_finite("observation", self._last_obs)
-        with self.stopwatch.section("collection"):
-            return super().collect_rollouts(self._rollout_vec_env(env), callback, rollout_buffer, n_rollout_steps)
+        self._rollout_env = self._rollout_vec_env(env)
+        try:
+            return super().collect_rollouts(self._rollout_env, callback, rollout_buffer, n_rollout_steps)
+        finally:
+            self._rollout_env.restore_infos()
 
     def _rollout_vec_env(self, env: VecEnv) -> RolloutVecEnv:
-        return RolloutVecEnv(env, self.stopwatch)
+        return RolloutVecEnv(env, self.policy, self.keeps_modes)
 
-    def _update_critics(self) -> None:
-        """Train the Q-critics, where the algorithm has them, on the rollout while it is ``(n_steps, n_envs, ...)``."""
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        # Here callbacks have seen the step, and ``collect_rollouts`` has not yet asked for the values of terminal
+        # observations, which it does for one environment after the other
+        self._rollout_env.add_terminal_values(self.gamma)
 
-    def _allocate_credits(self) -> np.ndarray:
+    def _rollout(self) -> Rollout:
+        """
+        :return: What was collected, as tensors on the device, ``(n_steps, n_envs, ...)``
+        """
+        buffer, policy = self.rollout_buffer, self.policy
+
+        def tensor(array: np.ndarray) -> th.Tensor:
+            return th.as_tensor(array, device=self.device)
+
+        def of_values(array: np.ndarray) -> th.Tensor:
+            return tensor(array).reshape(buffer.buffer_size, buffer.n_envs, -1)
+
+        observations: np.ndarray | dict[str, np.ndarray] = buffer.observations
+        if isinstance(observations, dict):
+            observation = policy.split_observation({name: tensor(part) for name, part in observations.items()})
+        else:
+            observation = policy.split_observation(tensor(observations))
+        return Rollout(
+            observation,
+            policy.shape_actions(tensor(buffer.actions)),
+            tensor(buffer.log_probs),
+            th.stack(self._rollout_env.modes) if self.keeps_modes else None,
+            *map(of_values, (buffer.values, buffer.returns, buffer.td0_targets, buffer.advantages, buffer.counted)),
+        )
+
+    def _update_critics(self, rollout: Rollout) -> None:
+        """
+        Train the Q-critics, where the algorithm has them.
+
+        :param rollout: ``(n_steps, n_envs, ...)``
+        """
+
+    def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         """
         The hook that makes an algorithm: divide the team's advantages among the agents.
 
+        :param rollout: ``(n_steps, n_envs, ...)``
         :return: Credits ``(n_steps, n_envs, n_agents)``, in units of the return. By default every agent is given
-            the team's advantage.
+            the team's advantage, or its own if each has one.
         """
-        advantages = self.rollout_buffer.advantages
-        return np.repeat(advantages[:, :, None], self.n_agents, axis=2)
+        return rollout.advantages.expand(-1, -1, self.n_agents)
 
     def train(self) -> None:
         """
@@ -442,23 +514,16 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
-        self.rollout_buffer.restore()
-        with self.stopwatch.section("critics"):
-            self._update_critics()
-        with self.stopwatch.section("credits"):
-            self.rollout_buffer.advantages = self._allocate_credits()
-        with self.stopwatch.section("policy"):
-            self._update_policy()
+        rollout = self._rollout()
+        self._update_critics(rollout)
+        credits = self._allocate_credits(rollout)
+        self._update_policy(rollout.flatten(), credits.flatten(end_dim=1))
 
-        self.logger.record("time/share_environment", self.stopwatch.share("environment"))
-        self.logger.record("time/share_networks", self.stopwatch.share("collection", "critics", "policy"))
-        self.logger.record("time/share_credits", self.stopwatch.share("credits"))
-        self.stopwatch.reset()
-
-    def _turns(self) -> Iterator[Turn]:
+    def _turns(self, rollout: Rollout) -> Iterator[Turn]:
         """
         Who is updated with whom. What follows a ``yield`` runs when the turn's epochs are over.
 
+        :param rollout: The flattened rollout
         :return: By default a single turn of all agents
         """
         yield Turn(ALL_AGENTS)
@@ -476,8 +541,13 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             credits = normalize_credits(credits, agent_mask, self.center_advantage)
         return shrink_negative(credits, eta) if self.optimism == "after_normalization" else credits
 
-    def _update_policy(self) -> None:
-        """Epochs of minibatch updates of actors and value function (Schulman et al. 2017, equation 9, for each agent)."""
+    def _update_policy(self, rollout: Rollout, credits: th.Tensor) -> None:
+        """
+        Epochs of minibatch updates of actors and value function (Schulman et al. 2017, equation 9, for each agent).
+
+        :param rollout: The flattened rollout
+        :param credits: ``(n_samples, n_agents)``, in units of the return
+        """
         self._update_learning_rate(self.policy.optimizer)
         if self.vf_learning_rate is not None:
             vf_learning_rate = self._scheduled(self.vf_learning_rate)
@@ -487,32 +557,36 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         clip_range = self._scheduled(self.clip_range)
         clip_range_vf = None if self.clip_range_vf is None else self._scheduled(self.clip_range_vf)
         buffer = self.rollout_buffer
-        # Flattened by the first minibatch, hence taken before
-        counted = buffer.counted
-        explained_var = explained_variance(buffer.values[counted], buffer.returns[counted]) if counted.any() else np.nan
+        values, returns = (part[rollout.counted].cpu().numpy() for part in (rollout.values, rollout.returns))
+        explained_var = explained_variance(values, returns) if len(values) > 0 else np.nan
         if self.normalize_values:
-            self._update_value_statistics()
+            rollout = self._update_value_statistics(rollout)
 
-        metrics: defaultdict[str, list[float]] = defaultdict(list)
-        for turn in self._turns():
+        metrics: defaultdict[str, list[th.Tensor]] = defaultdict(list)
+        for turn in self._turns(rollout):
             for epoch in range(self.n_epochs):
                 # Reported for the last epoch, as in Stable-Baselines3
-                kl_divergences: list[float] = []
-                for rollout_data in buffer.get(self.batch_size):
-                    assert isinstance(rollout_data, JointRolloutBufferSamples)  # for mypy
-                    kl_divergences.append(self._update_minibatch(rollout_data, turn, clip_range, clip_range_vf, metrics))
+                kl_divergences: list[th.Tensor] = []
+                for samples in shuffled_minibatches(buffer.buffer_size, buffer.n_envs, self.batch_size):
+                    samples = samples.to(self.device)
+                    batch = rollout.take(samples)
+                    # All agents' together: how large one's are beside the others' is what credits say
+                    normalized = self._normalize_credits(credits[samples], batch.observation.agent_mask)
+                    if turn.factor is not None:
+                        normalized = normalized * turn.factor[samples]
+                    kl_divergences.append(self._update_minibatch(batch, normalized, turn, clip_range, clip_range_vf, metrics))
                     if self._exceeds_target_kl(kl_divergences[-1]):
                         break
                 # Epochs that each agent is given, however many turns they take
                 self._n_updates += turn.with_value_function
                 if self._exceeds_target_kl(kl_divergences[-1]):
                     if self.verbose >= 1:
-                        print(f"Early stopping at epoch {epoch} due to reaching max kl: {kl_divergences[-1]:.2f}")
+                        print(f"Early stopping at epoch {epoch} due to reaching max kl: {kl_divergences[-1].item():.2f}")
                     break
             metrics["approx_kl"] += kl_divergences
 
         for name, history in metrics.items():
-            self.logger.record(f"train/{name}", history[-1] if name == "loss" else np.mean(history))
+            self.logger.record(f"train/{name}", (history[-1] if name == "loss" else th.stack(history).mean()).item())
         self.logger.record("train/explained_variance", explained_var)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
@@ -521,37 +595,40 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         if clip_range_vf is not None:
             self.logger.record("train/clip_range_vf", clip_range_vf)
 
-    def _update_value_statistics(self) -> None:
+    def _update_value_statistics(self, rollout: Rollout) -> Rollout:
         """
         Take the rollout's returns into the statistics that normalize the value function. What it predicted during the
         rollout is restated as what the same outputs of its network say now, as MAPPO and HARL keep it: clipping must measure
         how far the network has moved, and not the statistics.
-        """
-        buffer = self.rollout_buffer
-        normalizer = self.policy.value_critic.normalizer
-        values, returns, counted = (
-            th.as_tensor(array.reshape(buffer.buffer_size * buffer.n_envs, -1), device=self.device)
-            for array in (buffer.values, buffer.returns, buffer.counted)
-        )
-        outputs = normalizer.normalize(values)
-        normalizer.update(returns, counted)
-        buffer.values = normalizer(outputs).cpu().numpy().reshape(buffer.values.shape)
 
-    def _exceeds_target_kl(self, approx_kl: float) -> bool:
-        return self.target_kl is not None and approx_kl > 1.5 * self.target_kl
+        :param rollout: The flattened rollout
+        :return: The same with values restated
+        """
+        normalizer = self.policy.value_critic.normalizer
+        outputs = normalizer.normalize(rollout.values)
+        normalizer.update(rollout.returns, rollout.counted)
+        values = normalizer(outputs)
+        # For another call of ``train``
+        self.rollout_buffer.values = values.cpu().numpy().reshape(self.rollout_buffer.values.shape)
+        return rollout._replace(values=values)
+
+    def _exceeds_target_kl(self, approx_kl: th.Tensor) -> bool:
+        return self.target_kl is not None and approx_kl.item() > 1.5 * self.target_kl
 
     def _update_minibatch(
         self,
-        rollout_data: JointRolloutBufferSamples,
+        batch: Rollout,
+        credits: th.Tensor,
         turn: Turn,
         clip_range: float,
         clip_range_vf: float | None,
-        metrics: dict[str, list[float]],
-    ) -> float:
+        metrics: dict[str, list[th.Tensor]],
+    ) -> th.Tensor:
         """
         One step of the optimizer, unless the policy has moved too far.
 
-        :param rollout_data: The minibatch
+        :param batch: The minibatch
+        :param credits: Its credits, normalized, ``(batch, n_agents)``
         :param turn: Who is updated
         :param clip_range: Clipping parameter of the surrogate
         :param clip_range_vf: Clipping parameter of the value function, None for no clipping
@@ -560,25 +637,20 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         policy = self.policy
         agents = turn.agents
-        observation = policy.split_observation(rollout_data.observations)
+        observation = batch.observation
         distribution = policy.distribution(observation, agents)
-        actions = policy.shape_actions(rollout_data.actions)[:, agents]
         agent_mask = None if observation.agent_mask is None else observation.agent_mask[:, agents]
 
-        # All agents' together: how large one's are beside the others' is what credits say
-        credits = self._normalize_credits(rollout_data.advantages, observation.agent_mask)[:, agents]
-        if turn.factor is not None:
-            credits = credits * turn.factor[rollout_data.indices]
-        log_ratio = distribution.log_prob(actions) - rollout_data.old_log_prob[:, agents]
+        log_ratio = distribution.log_prob(batch.actions[:, agents]) - batch.log_prob[:, agents]
         ratio = log_ratio.exp()
-        policy_loss = -agent_mean(clipped_surrogate(credits, ratio, clip_range), agent_mask)
+        policy_loss = -agent_mean(clipped_surrogate(credits[:, agents], ratio, clip_range), agent_mask)
         entropy_loss = -agent_mean(distribution.entropy(), agent_mask)
         loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss
         if turn.with_value_function:
             errors = value_errors(
                 policy.values(observation),
-                rollout_data.old_values,
-                rollout_data.returns,
+                batch.values,
+                batch.returns,
                 policy.value_critic.normalizer.std,
                 clip_range_vf,
                 self.pessimistic_vf_clip,
@@ -587,16 +659,17 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             # A value for each agent counts while the agent lives, the team's always
             value_loss = agent_mean(errors, observation.agent_mask if errors.shape[1] == self.n_agents else None)
             loss = loss + self.vf_coef * value_loss
-            metrics["value_loss"].append(value_loss.item())
+            metrics["value_loss"].append(value_loss.detach())
 
         with th.no_grad():
             # Low-variance estimator of the KL divergence, http://joschu.net/blog/kl-approx.html
-            approx_kl = agent_mean(ratio - 1 - log_ratio, agent_mask).item()
-            clip_fraction = agent_mean(((ratio - 1).abs() > clip_range).float(), agent_mask).item()
-        metrics["policy_gradient_loss"].append(policy_loss.item())
-        metrics["entropy_loss"].append(entropy_loss.item())
+            approx_kl = agent_mean(ratio - 1 - log_ratio, agent_mask)
+            clip_fraction = agent_mean(((ratio - 1).abs() > clip_range).float(), agent_mask)
+        # Numbers only when they are logged: each is a wait for the device
+        metrics["policy_gradient_loss"].append(policy_loss.detach())
+        metrics["entropy_loss"].append(entropy_loss.detach())
         metrics["clip_fraction"].append(clip_fraction)
-        metrics["loss"].append(loss.item())
+        metrics["loss"].append(loss.detach())
 
         if not self._exceeds_target_kl(approx_kl):
             policy.optimizer.zero_grad()
@@ -605,7 +678,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             policy.optimizer.step()
         return approx_kl
 
-    def _clip_gradients(self, agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[float]]) -> None:
+    def _clip_gradients(self, agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[th.Tensor]]) -> None:
         """
         :param agents: Whose losses the gradients are of
         :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
@@ -626,7 +699,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             parts_of_members = parts.reshape(stack.n_members, -1).sum(dim=1)
             norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, parts_of_members)
             # Where no network has a gradient, or nobody lives, there are no norms, and no mean of them to log
-            if norms_of_living := norms[parts_of_members[: len(norms)] > 0].tolist():
+            if norms_of_living := norms[parts_of_members[: len(norms)] > 0].unbind():
                 metrics[f"{name}_grad_norm"] += norms_of_living
             clipped = {id(parameter) for parameter in stack.parameters()}
             parameters = [parameter for parameter in parameters if id(parameter) not in clipped]

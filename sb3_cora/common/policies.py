@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -24,21 +24,7 @@ from sb3_cora.common.distributions import (
 )
 from sb3_cora.common.joint_env import JointSpaces, check_joint_observation
 from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, StackParameters, init_orthogonal
-
-
-class JointObservation(NamedTuple):
-    """
-    A joint observation taken apart, all tensors float32.
-
-    ``observation`` is ``(batch, n_agents, obs_dim)``; ``state`` is ``(batch, state_dim)``, the concatenated
-    observations where the environment has no state of its own; ``action_mask`` ``(batch, n_agents, n_actions)`` and
-    ``agent_mask`` ``(batch, n_agents)`` are None where the environment has none.
-    """
-
-    observation: th.Tensor
-    state: th.Tensor
-    action_mask: th.Tensor | None
-    agent_mask: th.Tensor | None
+from sb3_cora.common.rollout import JointObservation
 
 
 class CooperativeActorCriticPolicy(BasePolicy):
@@ -84,6 +70,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
         policies that is not there
     """
 
+    # Of the last call of ``forward``
+    last_distribution: JointDistribution
     log_std: nn.Parameter
     noise_weights: th.Tensor
     noise: th.Tensor
@@ -318,16 +306,14 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def split_observation(self, obs: PyTorchObs) -> JointObservation:
         """
-        :param obs: Batch of joint observations
-        :return: Its parts
+        :param obs: Joint observations, with any axes of samples in front
+        :return: Their parts
         """
         if isinstance(obs, th.Tensor):
             observation = obs.float()
-            return JointObservation(observation, observation.flatten(start_dim=1), None, None)
+            return JointObservation(observation, None, None, None)
         parts = {name: value.float() for name, value in obs.items()}
-        observation = parts["observation"]
-        state = parts.get("state", observation.flatten(start_dim=1))
-        return JointObservation(observation, state, parts.get("action_mask"), parts.get("agent_mask"))
+        return JointObservation(parts["observation"], *(parts.get(name) for name in ("state", "action_mask", "agent_mask")))
 
     def actor_stack(self) -> StackParameters:
         """
@@ -390,7 +376,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         :return: Joint actions, values ``(batch, 1)`` and the agents' log-probabilities ``(batch, n_agents)``
         """
         observation = self.split_observation(obs)
-        distribution = self.distribution(observation)
+        self.last_distribution = distribution = self.distribution(observation)
         if self.noise_correlation > 0 and not deterministic:
             assert isinstance(distribution, JointDiagGaussian)
             actions = distribution.sample_with(self._next_noise(len(observation.observation)))
@@ -423,13 +409,13 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         Undo the flattening and casting of the rollout buffer.
 
-        :param actions: ``(batch, n_agents * action_dim)``, or ``(batch, n_agents)`` if discrete
-        :return: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
+        :param actions: ``(..., n_agents * action_dim)``, or ``(..., n_agents)`` if discrete
+        :return: ``(..., n_agents, action_dim)``, or integers ``(..., n_agents)`` if discrete
         """
         if self.joint_spaces.discrete:
             return actions.long()
         # The rollout buffer keeps the type of the action space, which may be float64
-        return actions.float().reshape(-1, self.joint_spaces.n_agents, self.joint_spaces.action_dim)
+        return actions.float().unflatten(-1, (self.joint_spaces.n_agents, self.joint_spaces.action_dim))
 
     def action_features(self, actions: th.Tensor) -> th.Tensor:
         """

@@ -1,29 +1,28 @@
 """What the algorithms with centralised Q-critics share: the critics' training on the rollout."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+from typing_extensions import Unpack
 
 from sb3_cora.common.diagnostics import diagnostic_sample, explained_variance_within_states
 from sb3_cora.common.losses import regression_errors
-from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from sb3_cora.common.policies import CooperativeActorQCriticPolicy, JointObservation
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, OnPolicyArgumentsWithEta
+from sb3_cora.common.policies import CooperativeActorQCriticPolicy
+from sb3_cora.common.rollout import JointObservation, Rollout
+from sb3_cora.common.type_aliases import JointEnvLike
 
 
-class RolloutTensors(NamedTuple):
-    """
-    A rollout as one batch of ``n_steps * n_envs`` samples: joint observations, joint actions as the Q-critics see them
-    ``(batch, n_agents, action_dim)``, the team's advantages ``(batch,)``, and the targets of the Q-critics ``(batch,)``, which
-    are measured from V(s).
-    """
+class QCriticArguments(OnPolicyArgumentsWithEta, total=False):
+    """Arguments of :class:`QCriticOnPolicyAlgorithm`, for the constructors of algorithms that hand them on."""
 
-    observation: JointObservation
-    actions: th.Tensor
-    advantages: th.Tensor
-    q_targets: th.Tensor
+    q_target: str
+    n_critics: int
+    q_learning_rate: float | Schedule | None
+    q_n_epochs: int | None
 
 
 class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
@@ -33,33 +32,34 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     They learn what the value function leaves open, ``Q(s, a) - V(s)``: in most tasks returns depend far more on the state
     than on a single action, whose part would be lost in the error of a critic of the whole.
 
-    :param args: Arguments of ``CooperativeOnPolicyAlgorithm`` by position
+    :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together, and of
+        the Q-critics
     :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (CORA paper, equation 1), or ``"lambda"``, the
         GAE return, which carries the exploration noise of later steps
     :param n_critics: Number of Q-critics, of which the minimum is taken
     :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
         the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
     :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
-    :param kwargs: Arguments of ``CooperativeOnPolicyAlgorithm`` by name
-    :raises ValueError: If a setting is unknown or out of its range
     """
 
     policy: CooperativeActorQCriticPolicy
 
     def __init__(
         self,
+        policy: str | type[CooperativeActorQCriticPolicy],
+        env: JointEnvLike,
         *args: Any,
         q_target: str = "td0",
         n_critics: int = 2,
         q_learning_rate: float | Schedule | None = 3e-3,
         q_n_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[OnPolicyArgumentsWithEta],
     ):
         self.q_target = q_target
         self.n_critics = n_critics
         self.q_learning_rate = q_learning_rate
         self.q_n_epochs = q_n_epochs
-        super().__init__(*args, **kwargs)
+        super().__init__(policy, env, *args, **kwargs)
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -81,25 +81,13 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "policy.q_optimizer"], []
 
-    def _rollout(self) -> RolloutTensors:
-        """The rollout as one batch, time-major, while the buffer is still ``(n_steps, n_envs, ...)``."""
-        buffer = self.rollout_buffer
-
-        def flatten(array: np.ndarray) -> th.Tensor:
-            return th.as_tensor(array.reshape(-1, *array.shape[2:]), device=self.device)
-
-        observations: np.ndarray | dict[str, np.ndarray] = buffer.observations
-        if isinstance(observations, dict):
-            flat_observations: PyTorchObs = {name: flatten(array) for name, array in observations.items()}
-        else:
-            flat_observations = flatten(observations)
-        observation = self.policy.split_observation(flat_observations)
-        return RolloutTensors(
-            observation,
-            self._action_features(observation, self.policy.shape_actions(flatten(buffer.actions))),
-            flatten(buffer.advantages),
-            flatten((buffer.td0_targets if self.q_target == "td0" else buffer.returns) - buffer.values),
-        )
+    def _q_targets(self, rollout: Rollout) -> th.Tensor:
+        """
+        :param rollout: With any axes of samples
+        :return: What the Q-critics learn, which is measured from V(s), of the shape of the axes of samples
+        """
+        targets = rollout.td0_targets if self.q_target == "td0" else rollout.returns
+        return (targets - rollout.values).squeeze(-1)
 
     def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
         """
@@ -109,39 +97,48 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         """
         features = self.policy.action_features(actions)
         # What a dead agent's network says is not executed: to the Q-critics it would be noise
-        return features if observation.agent_mask is None else features * observation.agent_mask[:, :, None]
+        return features if observation.agent_mask is None else features * observation.agent_mask[..., None]
 
     @th.no_grad()
-    def _q_explained_variance(self, rollout: RolloutTensors) -> float:
+    def _q_explained_variance(self, states: th.Tensor, actions: th.Tensor, targets: th.Tensor) -> float:
         """
-        :param rollout: The rollout, which the Q-critics have not been trained on
+        :param states: Of samples that the Q-critics have not been trained on, ``(batch, state_dim)``
+        :param actions: Joint actions as the Q-critics see them, ``(batch, n_agents, action_dim)``
+        :param targets: What the Q-critics learn, ``(batch,)``
         :return: How much of what actions do to the targets the Q-critics explain, see ``explained_variance_within_states``
         """
-        taken = diagnostic_sample(len(rollout.q_targets)).to(self.device)
-        state = rollout.observation.state[taken]
-        estimates = self.policy.q_critic(state, rollout.actions[taken]).amin(dim=0)
-        return explained_variance_within_states(state, estimates, rollout.q_targets[taken])
+        taken = diagnostic_sample(len(targets)).to(self.device)
+        states = states[taken]
+        estimates = self.policy.q_critic(states, actions[taken]).amin(dim=0)
+        return explained_variance_within_states(states, estimates, targets[taken])
 
-    def _update_critics(self) -> None:
-        """Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own."""
+    def _update_critics(self, rollout: Rollout) -> None:
+        """
+        Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own.
+
+        :param rollout: ``(n_steps, n_envs, ...)``
+        """
         policy = self.policy
-        rollout = self._rollout()
+        rollout = rollout.flatten()
+        states = rollout.observation.state
+        actions = self._action_features(rollout.observation, rollout.actions)
+        q_targets = self._q_targets(rollout)
         learning_rate = self._scheduled(self.lr_schedule if self.q_learning_rate is None else self.q_learning_rate)
         update_learning_rate(policy.q_optimizer, learning_rate)
         parameters = list(policy.q_critic.parameters())
         # Before they are trained on the rollout: in sample, critics explain the noise as well
-        self.logger.record("train/q_explained_variance", self._q_explained_variance(rollout))
+        self.logger.record("train/q_explained_variance", self._q_explained_variance(states, actions, q_targets))
 
         if self.normalize_values:
-            policy.q_critic.normalizer.update(rollout.q_targets[:, None])
+            policy.q_critic.normalizer.update(q_targets[:, None])
         scale = policy.q_critic.normalizer.std
 
         losses = []
         for _ in range(self.n_epochs if self.q_n_epochs is None else self.q_n_epochs):
-            for indices in th.randperm(len(rollout.q_targets)).split(self.batch_size):
-                estimates = policy.q_critic(rollout.observation.state[indices], rollout.actions[indices])
+            for indices in th.randperm(len(q_targets)).split(self.batch_size):
+                estimates = policy.q_critic(states[indices], actions[indices])
                 # The mean over samples, the sum over critics: another critic must not shrink a critic's step
-                targets = rollout.q_targets[indices].expand_as(estimates)
+                targets = q_targets[indices].expand_as(estimates)
                 loss = regression_errors(estimates, targets, scale, self.huber_delta).mean() * policy.n_critics
                 losses.append(loss.item())
                 policy.q_optimizer.zero_grad()

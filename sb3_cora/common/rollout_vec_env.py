@@ -1,5 +1,6 @@
 """The training environment as the collection of rollouts sees it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,15 +8,15 @@ import torch as th
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_cora.common.stopwatch import Stopwatch
+from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.common.vec_normalize import JointVecNormalize
 
 
-def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], first_index: int = 0) -> None:
+def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: Sequence[int] | None = None) -> None:
     """
     :param name: What the value is, for the message
     :param value: One entry per environment, ``(n_envs, ...)``, or a dict of such arrays
-    :param first_index: Index of the environment of the first entry
+    :param indices: Indices of the environments, 0, 1, ... if None
     :raises ValueError: If an entry is NaN or infinite
     """
     parts = value.items() if isinstance(value, dict) else [(None, value)]
@@ -25,9 +26,10 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], first_ind
             finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
             if not finite.all():
                 index = int(np.argmin(finite))
+                environment = index if indices is None else indices[index]
                 label = name if key is None else f'{name}["{key}"]'
                 raise ValueError(
-                    f"The training environment returned a non-finite {label} in environment {first_index + index}: "
+                    f"The training environment returned a non-finite {label} in environment {environment}: "
                     f"{array[index]}. "
                     "Training stops before it reaches the networks; the model keeps its last weights and can be saved. "
                     "Correct the environment, or find the step with stable_baselines3.common.vec_env.VecCheckNan."
@@ -36,52 +38,77 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], first_ind
 
 class RolloutVecEnv(VecEnvWrapper):
     """
-    Times the steps of the training environment and refuses non-finite observations and rewards.
+    Refuses non-finite observations and rewards, and keeps what ``collect_rollouts`` of Stable-Baselines3 does not hand on.
 
     It exists only for the time of a rollout, so that the user's chain of wrappers stays as it is.
 
     :param venv: The training environment
-    :param stopwatch: Where the time of the steps is added, as section ``"environment"``
+    :param policy: The policy that acts in it
+    :param keeps_modes: Whether to keep the policy's most likely actions, in ``modes``
     """
 
-    def __init__(self, venv: VecEnv, stopwatch: Stopwatch):
+    def __init__(self, venv: VecEnv, policy: CooperativeActorCriticPolicy, keeps_modes: bool = False):
         super().__init__(venv)
-        self.stopwatch = stopwatch
+        self.policy = policy
+        self.keeps_modes = keeps_modes
+        self.modes: list[th.Tensor] = []
+        self.rewards = np.zeros(0)
+        self.dones = np.zeros(0, dtype=bool)
+        self.infos: list[dict[str, Any]] = []
+        self.infos_at_limits: dict[int, dict[str, Any]] = {}
 
     def reset(self) -> VecEnvObs:
         return self.venv.reset()
 
     def step_async(self, actions: np.ndarray) -> None:
-        with self.stopwatch.section("environment"):
-            self.venv.step_async(actions)
+        self.restore_infos()
+        if self.keeps_modes:
+            self.modes.append(self.policy.last_distribution.mode())
+        self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        with self.stopwatch.section("environment"):
-            observations, rewards, dones, infos = self.venv.step_wait()
+        observations, self.rewards, self.dones, infos = self.venv.step_wait()
+        self.infos = list(infos)
         normalize = unwrap_vec_normalize(self.venv)
         if normalize is not None:
             # Its running statistics spread one environment's NaN over all of them, so name the culprit before that
             check_finite("observation", normalize.get_original_obs())
             check_finite("reward", normalize.get_original_reward())
         check_finite("observation", observations)  # type: ignore[arg-type]
-        check_finite("reward", rewards)
-        for index in np.flatnonzero(dones):
-            # Its value is added to the reward; the observation returned above is the next episode's
-            if infos[index].get("TimeLimit.truncated", False) and "terminal_observation" in infos[index]:
-                terminal = infos[index]["terminal_observation"]
-                batch = {key: part[None] for key, part in terminal.items()} if isinstance(terminal, dict) else terminal[None]
-                check_finite("terminal observation", batch, first_index=int(index))
-        return observations, rewards, dones, infos
+        check_finite("reward", self.rewards)
+        return observations, self.rewards, self.dones, self.infos
 
+    @th.no_grad()
+    def add_terminal_values(self, gamma: float) -> None:
+        """
+        Add to the rewards of the last step, where it reached a time limit, the discounted values of the terminal observations,
+        and let its infos no longer ask for it, until ``restore_infos``.
 
-class AgentRewards(np.ndarray):
-    """
-    The agents' rewards ``(n_envs, n_agents)``, to a row of which a tensor can be added: at a time limit
-    ``collect_rollouts`` adds the values of the terminal observation, which NumPy alone would refuse.
-    """
+        :param gamma: Discount factor
+        """
+        self.infos_at_limits = {
+            index: info
+            for index, info in enumerate(self.infos)
+            if self.dones[index] and info.get("TimeLimit.truncated", False) and "terminal_observation" in info
+        }
+        if len(self.infos_at_limits) == 0:
+            return
+        ended = list(self.infos_at_limits)
+        terminal = [info["terminal_observation"] for info in self.infos_at_limits.values()]
+        if isinstance(terminal[0], dict):
+            batch: Any = {name: np.stack([observation[name] for observation in terminal]) for name in terminal[0]}
+        else:
+            batch = np.stack(terminal)
+        check_finite("terminal observation", batch, ended)
+        values = self.policy.predict_values(self.policy.obs_to_tensor(batch)[0])
+        self.rewards[ended] += gamma * values.cpu().numpy().reshape(self.rewards[ended].shape)
+        for index, info in self.infos_at_limits.items():
+            self.infos[index] = {**info, "TimeLimit.truncated": False}
 
-    def __iadd__(self, other: Any) -> "AgentRewards":  # type: ignore[misc]
-        return super().__iadd__(other.cpu().numpy() if isinstance(other, th.Tensor) else other)
+    def restore_infos(self) -> None:
+        """Let callbacks that have kept the infos of the last step find them as the environment returned them."""
+        for index, info in self.infos_at_limits.items():
+            self.infos[index] = info
 
 
 class AgentRewardsVecEnv(RolloutVecEnv):
@@ -90,20 +117,20 @@ class AgentRewardsVecEnv(RolloutVecEnv):
     every agent is given the team's.
 
     :param venv: The training environment
-    :param stopwatch: Where the time of the steps is added, as section ``"environment"``
-    :param n_agents: Number of agents
+    :param policy: The policy that acts in it
+    :param keeps_modes: Whether to keep the policy's most likely actions, in ``modes``
     """
 
-    def __init__(self, venv: VecEnv, stopwatch: Stopwatch, n_agents: int):
-        super().__init__(venv, stopwatch)
-        self.n_agents = n_agents
+    def __init__(self, venv: VecEnv, policy: CooperativeActorCriticPolicy, keeps_modes: bool = False):
+        super().__init__(venv, policy, keeps_modes)
         normalize = unwrap_vec_normalize(venv)
         is_joint = isinstance(normalize, JointVecNormalize)
         self.normalizes_team_only = normalize is not None and normalize.norm_reward and not is_joint
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = super().step_wait()
-        agent_rewards = np.repeat(np.asarray(rewards, dtype=np.float32)[:, None], self.n_agents, axis=1)
+        n_agents = self.policy.joint_spaces.n_agents
+        self.rewards = np.repeat(np.asarray(rewards, dtype=np.float32)[:, None], n_agents, axis=1)
         for index, info in enumerate(infos):
             if "agent_rewards" in info:
                 if self.normalizes_team_only:
@@ -111,6 +138,6 @@ class AgentRewardsVecEnv(RolloutVecEnv):
                         "VecNormalize(norm_reward=True) normalizes the team's reward but not the agents' own, which this "
                         "algorithm learns from. Use sb3_cora.common.vec_normalize.JointVecNormalize in its place."
                     )
-                agent_rewards[index] = info["agent_rewards"]
-        check_finite("reward", agent_rewards)
-        return observations, agent_rewards.view(AgentRewards), dones, infos
+                self.rewards[index] = info["agent_rewards"]
+        check_finite("reward", self.rewards)
+        return observations, self.rewards, dones, infos

@@ -5,6 +5,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, Turn
+from sb3_cora.common.rollout import Rollout
 from sb3_cora.happo.policies import MlpPolicy, MultiInputPolicy
 
 
@@ -16,9 +17,11 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
 
     Paper: https://arxiv.org/abs/2109.11251
 
-    The arguments are those of ``CooperativeOnPolicyAlgorithm``. ``n_epochs`` are each agent's; the value function is
-    updated along with the first. Advantages are normalized before they are multiplied. ``share_parameters`` is possible, as
-    in HARL, but an update then moves the others' policies too, and the guarantee of monotonic improvement is lost.
+    The value function is updated along with the first agent. Advantages are normalized before they are multiplied.
+
+    :param n_epochs: Number of epochs for each agent when optimizing the surrogate loss
+    :param share_parameters: Whether the agents share one actor, which is then told the agent's index. As in HARL this is
+        possible, but an update then moves the others' policies too, and the guarantee of monotonic improvement is lost
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -26,26 +29,27 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
 
-    def _turns(self) -> Iterator[Turn]:
-        buffer = self.rollout_buffer
-        factor = th.ones(buffer.buffer_size * buffer.n_envs, 1, device=self.device)
+    def _turns(self, rollout: Rollout) -> Iterator[Turn]:
+        factor = th.ones(len(rollout.log_prob), 1, device=self.device)
         for position, agent in enumerate(th.randperm(self.n_agents).tolist()):
             agents = slice(agent, agent + 1)
             yield Turn(agents, with_value_function=position == 0, factor=factor)
-            factor = factor * self._likelihood_ratio(agents)
+            factor = factor * self._likelihood_ratio(rollout, agents)
 
     @th.no_grad()
-    def _likelihood_ratio(self, agents: slice) -> th.Tensor:
+    def _likelihood_ratio(self, rollout: Rollout, agents: slice) -> th.Tensor:
         """
+        :param rollout: The flattened rollout
         :param agents: A single agent
         :return: How likely the agent's policy now makes its actions of the rollout, relative to the policy that took them:
             ``(n_samples, 1)``, 1 where the agent is dead
         """
         ratios = []
-        for data in self.rollout_buffer.get_in_order(self.batch_size):
-            observation = self.policy.split_observation(data.observations)
-            actions = self.policy.shape_actions(data.actions)[:, agents]
-            log_ratio = self.policy.distribution(observation, agents).log_prob(actions) - data.old_log_prob[:, agents]
+        for start in range(0, len(rollout.log_prob), self.batch_size):
+            batch = rollout.take(slice(start, start + self.batch_size))
+            observation = batch.observation
+            log_ratio = self.policy.distribution(observation, agents).log_prob(batch.actions[:, agents])
+            log_ratio -= batch.log_prob[:, agents]
             if observation.agent_mask is not None:
                 log_ratio = log_ratio * observation.agent_mask[:, agents]
             ratios.append(log_ratio.exp())

@@ -1,6 +1,5 @@
 from typing import ClassVar
 
-import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -20,8 +19,9 @@ class IPPO(CooperativeOnPolicyAlgorithm):
 
     Paper: https://arxiv.org/abs/2011.09533
 
-    The arguments are those of ``CooperativeOnPolicyAlgorithm``. Advantages are normalized agent by agent. Callbacks find
-    the agents' rewards ``(n_envs, n_agents)`` in ``locals["rewards"]``.
+    Callbacks find the agents' rewards ``(n_envs, n_agents)`` in ``locals["rewards"]``.
+
+    :param normalize_advantage: Whether to normalize the advantages in each minibatch, agent by agent
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -33,13 +33,7 @@ class IPPO(CooperativeOnPolicyAlgorithm):
         return AgentDictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else AgentRolloutBuffer
 
     def _rollout_vec_env(self, env: VecEnv) -> RolloutVecEnv:
-        return AgentRewardsVecEnv(env, self.stopwatch, self.n_agents)
-
-    def _allocate_credits(self) -> np.ndarray:
-        """
-        :return: The agents' own advantages, ``(n_steps, n_envs, n_agents)``
-        """
-        return self.rollout_buffer.advantages
+        return AgentRewardsVecEnv(env, self.policy, self.keeps_modes)
 
     def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
         normalize = super()._normalize_credits

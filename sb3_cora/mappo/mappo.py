@@ -7,5 +7,5 @@ class MAPPO(CooperativeOnPolicyAlgorithm):
 
     Paper: https://arxiv.org/abs/2103.01955
 
-    It is ``CooperativeOnPolicyAlgorithm`` with nothing added; the arguments are listed there. No Q-critic is built.
+    It is ``CooperativeOnPolicyAlgorithm`` with nothing added. No Q-critic is built.
     """

@@ -1,12 +1,11 @@
 from typing import Any
 
-import torch as th
-from stable_baselines3.common.type_aliases import Schedule
+from typing_extensions import Unpack
 
-from sb3_cora.common.buffers import JointRolloutBuffer
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.type_aliases import JointEnvLike
 from sb3_cora.cora_ppo import CORAPPO
+from sb3_cora.cora_ppo.cora_ppo import CoalitionArguments
 
 
 class ShapleyPPO(CORAPPO):
@@ -16,203 +15,14 @@ class ShapleyPPO(CORAPPO):
 
     Paper: https://arxiv.org/abs/1907.05707 (Shapley value of a Q-function; here with CORA's critic and baseline actions,
     so that only the rule of division differs)
-
-    :param policy: The policy model to use (``"MlpPolicy"``, for Box and Dict joint observations alike)
-    :param env: The environment to learn from: a joint environment, a ``VecEnv`` of them, a PettingZoo
-        ``ParallelEnv``, a VMAS ``Environment`` or a registered id
-    :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
-    :param n_steps: The number of steps to run for each environment per update
-    :param batch_size: Minibatch size, in team steps (each holds one sample of every agent)
-    :param n_epochs: Number of epochs when optimizing the surrogate loss
-    :param gamma: Discount factor
-    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-    :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0)
-    :param clip_range_vf: Clipping parameter for the value function, in units of the return (of the network's output
-        with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
-        clipping
-    :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
-    :param ent_coef: Entropy coefficient for the loss calculation, it can be a function of the current progress remaining
-    :param vf_coef: Value function coefficient for the loss calculation
-    :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together, and of
-        the Q-critics
-    :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
-        (continuous actions only)
-    :param sde_sample_freq: Sample a new noise function every n steps when using gSDE (-1: only at the beginning of the
-        rollout)
-    :param share_parameters: Whether the agents share one actor, which is then told the agent's index
-    :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
-        remaining; that of the policy if None
-    :param normalize_values: Whether the critics learn what is normalized by its running mean and standard deviation, as in
-        MAPPO; without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``
-    :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
-        standard deviation with ``normalize_values``); None (default) for squared throughout
-    :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
-        and HARL do, and not the clipped one
-    :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
-        its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
-        samples, whether agents are updated together or one after another
-    :param center_advantage: Whether normalization subtracts the mean of the credits. If not, it only divides by their root
-        mean square: a credit keeps its sign, and with ``eta=0`` what is learned is what beats the baseline, and not what
-        beats the average of the minibatch
-    :param eta: What is left of a negative credit, from 0 (nothing: optimism) to 1 (default, all of it), a number or a
-        function of the current progress remaining
-    :param optimism: Whether credits are shrunk ``"after_normalization"``, so that what is eliminated remains so, as the paper
-        of ``OptimisticMAPPO`` says; or ``"before_normalization"``, as in its authors' code, where subtracting the mean makes
-        those shrunk to zero negative again
-    :param noise_correlation: How alike the exploration noise of successive steps is, its autocorrelation from 0 (default,
-        independent) to below 1; 0.95 lasts for some 20 steps. For continuous actions whose effect takes many steps
-    :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
-    :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
-        suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
-    :param baseline_action: What ā is, the action of those outside a coalition: ``"mode"``, the policy's most likely
-        action (paper, remark 4.1), or ``"expectation"``, which takes the mean of Q over ``n_baseline_samples`` actions
-        of the policy in its place
-    :param n_baseline_samples: Number of actions drawn for ``baseline_action="expectation"``
-    :param grand_advantage: What the credits sum to: ``"gae"``, the sampled advantage, or ``"q"``, the value v(N) of the
-        grand coalition (paper, equation 3)
-    :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (paper, equation 1), or ``"lambda"``, the
-        GAE return, which carries the exploration noise of later steps
-    :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values; for
-        ``credit="core_l1"`` that of their mean absolute deviation, without unit
-    :param epsilon_bound: Whether the eps of the programmes stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below
-    :param credit_scale: What values are divided by in the programme (credits are multiplied back): ``"batch"``, the
-        standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's largest
-        excess at the equal split; ``"paper"``, nothing
-    :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to 8 agents (10 for
-        the Shapley and Banzhaf values), and as many as 8 agents have (254) beyond, or twice the number of agents
-    :param coalition_sampling: How they are drawn, see ``sb3_cora.credit.draw_coalitions``: ``"uniform"``,
-        ``"shapley_kernel"`` (by size; the Shapley value is then a least-squares estimate) or ``"permutations"``. If None,
-        ``"permutations"`` for the Shapley value, ``"uniform"`` otherwise. With every coalition its complement is drawn
-        where the credit needs it, that is for the nucleolus and for a free eps, and along permutations
-    :param include_extremes: Whether the agents on their own and everyone but one are always among the coalitions drawn.
-        They are in any case for the credits that are made of them, ``"singleton"`` and ``"difference"``
-    :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference
-    :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``
-    :param n_critics: Number of Q-critics, of which the minimum is taken
-    :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
-        the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
-    :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
-    :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
-    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
-    :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
-    :param stats_window_size: Number of episodes over which the reported statistics are averaged
-    :param tensorboard_log: The log location for tensorboard (if None, no logging)
-    :param policy_kwargs: Additional arguments to be passed to the policy on creation
-    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :param seed: Seed for the pseudo random generators, coalition sampling included
-    :param device: Device (cpu, cuda, ...) on which the code should be run
-    :param _init_setup_model: Whether or not to build the network at the creation of the instance
-    :raises ValueError: If a setting is unknown or out of its range
     """
 
     def __init__(
         self,
         policy: str | type[CooperativeActorQCriticPolicy],
         env: JointEnvLike,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 2048,
-        batch_size: int = 64,
-        n_epochs: int = 10,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
-        normalize_advantage: bool = True,
-        ent_coef: float | Schedule = 0.0,
-        vf_coef: float = 0.5,
-        max_grad_norm: float = 0.5,
-        use_sde: bool = False,
-        sde_sample_freq: int = -1,
-        share_parameters: bool = False,
-        vf_learning_rate: float | Schedule | None = None,
-        normalize_values: bool = True,
-        huber_delta: float | None = None,
-        pessimistic_vf_clip: bool = False,
-        separate_grad_norms: bool = False,
-        center_advantage: bool = True,
-        eta: float | Schedule = 1.0,
-        optimism: str = "after_normalization",
-        noise_correlation: float = 0.0,
-        credit: str = "shapley",
-        baseline: str = "v",
-        baseline_action: str = "mode",
-        n_baseline_samples: int = 8,
-        grand_advantage: str = "gae",
-        q_target: str = "td0",
-        variance_weight: float = 0.1,
-        epsilon_bound: str = "nonnegative",
-        credit_scale: str = "batch",
-        n_coalitions: int | None = None,
-        coalition_sampling: str | None = None,
-        include_extremes: bool = False,
-        solver: str = "active_set",
-        solver_kwargs: dict[str, Any] | None = None,
-        n_critics: int = 2,
-        q_learning_rate: float | Schedule | None = 3e-3,
-        q_n_epochs: int | None = None,
-        rollout_buffer_class: type[JointRolloutBuffer] | None = None,
-        rollout_buffer_kwargs: dict[str, Any] | None = None,
-        target_kl: float | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: th.device | str = "auto",
-        _init_setup_model: bool = True,
+        *args: Any,
+        **kwargs: Unpack[CoalitionArguments],
     ):
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            batch_size=batch_size,
-            n_epochs=n_epochs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            clip_range_vf=clip_range_vf,
-            normalize_advantage=normalize_advantage,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            share_parameters=share_parameters,
-            vf_learning_rate=vf_learning_rate,
-            normalize_values=normalize_values,
-            huber_delta=huber_delta,
-            pessimistic_vf_clip=pessimistic_vf_clip,
-            separate_grad_norms=separate_grad_norms,
-            center_advantage=center_advantage,
-            eta=eta,
-            optimism=optimism,
-            noise_correlation=noise_correlation,
-            credit=credit,
-            baseline=baseline,
-            baseline_action=baseline_action,
-            n_baseline_samples=n_baseline_samples,
-            grand_advantage=grand_advantage,
-            q_target=q_target,
-            variance_weight=variance_weight,
-            epsilon_bound=epsilon_bound,
-            credit_scale=credit_scale,
-            n_coalitions=n_coalitions,
-            coalition_sampling=coalition_sampling,
-            include_extremes=include_extremes,
-            solver=solver,
-            solver_kwargs=solver_kwargs,
-            n_critics=n_critics,
-            q_learning_rate=q_learning_rate,
-            q_n_epochs=q_n_epochs,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            target_kl=target_kl,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
-        )
+        # What the programmes of the core take says nothing here
+        super().__init__(policy, env, *args, credit="shapley", **kwargs)

@@ -1,8 +1,10 @@
 """Where the time of an iteration goes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 
 class Stopwatch:
@@ -37,10 +39,18 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + elapsed - self._inner
             self._inner = outer + elapsed
 
-    def share(self, *names: str) -> float:
-        """
-        :param names: Sections
-        :return: Their part of all the time measured, between 0 and 1
-        """
-        total = sum(self.seconds.values())
-        return sum(self.seconds.get(name, 0.0) for name in names) / total if total > 0 else 0.0
+
+def timed(function: Callable[..., Any], stopwatch: Stopwatch, name: str) -> Callable[..., Any]:
+    """
+    :param function: Any function
+    :param stopwatch: What measures its calls
+    :param name: Name of the section that they are
+    :return: A function that does the same
+    """
+
+    @wraps(function)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        with stopwatch.section(name):
+            return function(*args, **kwargs)
+
+    return measured

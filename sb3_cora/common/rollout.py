@@ -1,0 +1,97 @@
+"""A rollout as what critics, credits and policies are updated with."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch as th
+
+SelfParts = TypeVar("SelfParts", bound=tuple)
+
+
+def apply_to_tensors(parts: SelfParts, function: Callable[[th.Tensor], th.Tensor]) -> SelfParts:
+    """
+    :param parts: A ``NamedTuple`` of tensors, of other such tuples and of None
+    :param function: What is done to each tensor
+    :return: The same of the results
+    """
+
+    def applied(part: Any) -> Any:
+        if part is None:
+            return None
+        return function(part) if isinstance(part, th.Tensor) else apply_to_tensors(part, function)
+
+    return type(parts)(*map(applied, parts))
+
+
+class JointObservation(NamedTuple):
+    """
+    A joint observation taken apart, all tensors float32, with any axes of samples in front.
+
+    :param observation: What each agent sees, ``(batch, n_agents, obs_dim)``
+    :param own_state: The environment's own state, ``(batch, state_dim)``; None if it has none
+    :param action_mask: ``(batch, n_agents, n_actions)``, 1 for actions that are allowed; None if all are
+    :param agent_mask: ``(batch, n_agents)``, 1 for living agents; None if all live
+    """
+
+    observation: th.Tensor
+    own_state: th.Tensor | None
+    action_mask: th.Tensor | None
+    agent_mask: th.Tensor | None
+
+    @property
+    def state(self) -> th.Tensor:
+        """What centralized critics see, ``(batch, state_dim)``; the agents' observations where there is no other state."""
+        return self.observation.flatten(start_dim=-2) if self.own_state is None else self.own_state
+
+
+class Rollout(NamedTuple):
+    """
+    What a team has done and met, as tensors on the device. Each begins with ``(n_steps, n_envs)``, or after ``flatten`` with
+    one axis of samples. ``n_values`` is 1 where there is one value function for the team, ``n_agents`` where each has its own.
+
+    :param observation: The joint observations
+    :param actions: The joint actions, ``(..., n_agents, action_dim)``, or integers ``(..., n_agents)`` if discrete
+    :param log_prob: Their log-probabilities in nats, ``(..., n_agents)``
+    :param modes: The most likely actions, in the shape of ``actions``; None if the algorithm does not ask for them
+    :param values: V(s), ``(..., n_values)``
+    :param returns: Lambda-returns, ``(..., n_values)``
+    :param td0_targets: r + gamma V(s'), ``(..., n_values)``
+    :param advantages: Generalized advantage estimates, ``(..., n_values)``
+    :param counted: Boolean, which returns count in statistics, ``(..., n_values)``
+    """
+
+    observation: JointObservation
+    actions: th.Tensor
+    log_prob: th.Tensor
+    modes: th.Tensor | None
+    values: th.Tensor
+    returns: th.Tensor
+    td0_targets: th.Tensor
+    advantages: th.Tensor
+    counted: th.Tensor
+
+    def flatten(self) -> "Rollout":
+        """
+        :return: The rollout as one batch, all environments' first steps at its head
+        """
+        return apply_to_tensors(self, lambda part: part.flatten(end_dim=1))
+
+    def take(self, samples: th.Tensor | slice) -> "Rollout":
+        """
+        :param samples: Which samples of a flattened rollout
+        :return: These
+        """
+        return apply_to_tensors(self, lambda part: part[samples])
+
+
+def shuffled_minibatches(n_steps: int, n_envs: int, batch_size: int) -> Iterator[th.Tensor]:
+    """
+    :param n_steps: Number of steps of a rollout
+    :param n_envs: Number of environments
+    :param batch_size: Number of samples in a minibatch
+    :return: Positions of the samples of each minibatch in the flattened rollout, ``(batch_size,)``, fewer in the last
+    """
+    # As Stable-Baselines3 shuffles, which counts samples environment by environment
+    shuffled = np.random.permutation(n_steps * n_envs)  # noqa: NPY002
+    yield from th.from_numpy(shuffled % n_steps * n_envs + shuffled // n_steps).split(batch_size)
