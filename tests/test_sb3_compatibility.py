@@ -63,14 +63,7 @@ SETTINGS: dict[str, Any] = {
         "output_gain": 0.1,
     },
 }
-CREDIT_SETTINGS: dict[str, Any] = {
-    "credit": "least_core",
-    "baseline": "q",
-    "grand_advantage": "q",
-    "variance_weight": 0.7,
-    "credit_scale": "sample",
-    "n_coalitions": 3,
-}
+GAME_SETTINGS: dict[str, Any] = {"baseline": "q", "grand_advantage": "q", "credit_scale": "sample", "n_coalitions": 6}
 Q_SETTINGS: dict[str, Any] = {
     "n_critics": 3,
     "q_target": "lambda",
@@ -78,8 +71,8 @@ Q_SETTINGS: dict[str, Any] = {
     "q_n_epochs": 1,
 }
 OWN_SETTINGS: dict[Algorithm, dict[str, Any]] = {
-    CORAPPO: CREDIT_SETTINGS,
-    ShapleyPPO: {**CREDIT_SETTINGS, "credit": "shapley", "n_coalitions": 6},
+    CORAPPO: {**GAME_SETTINGS, "credit": "least_core", "variance_weight": 0.7, "n_coalitions": 3},
+    ShapleyPPO: GAME_SETTINGS,
     COMAPPO: {"n_policy_samples": 3},
     OptimisticMAPPO: {"eta": 0.3, "optimism": "before_normalization"},
 }
