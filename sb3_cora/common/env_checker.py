@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_cora.common.adapters import registered_adapters
 from sb3_cora.common.joint_env import JointSpaces
 
 # An observation of one environment: an array, or a dict of arrays.
@@ -33,7 +34,8 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
     if not isinstance(env, gym.Env | VecEnv):
         raise TypeError(
             f"check_joint_env got a {type(env).__module__}.{type(env).__qualname__}. Give a gymnasium.Env or a VecEnv; "
-            "sb3_cora.common.env_util.as_joint_vec_env makes one from VMAS and PettingZoo environments."
+            "sb3_cora.common.env_util.as_joint_vec_env makes one from "
+            f"{' or '.join(adapter.name for adapter in registered_adapters())}."
         )
     joint = JointSpaces.from_spaces(env.observation_space, env.action_space)
     if (
@@ -188,7 +190,7 @@ def _check_agent_rewards(info: dict[str, Any], reward: float, joint: JointSpaces
     if warn and not np.isclose(reward, [agent_rewards.mean(), agent_rewards.sum()], rtol=1e-4, atol=1e-6).any():
         warnings.warn(
             f"The reward {reward} is neither the mean nor the sum of info['agent_rewards'] {agent_rewards}. "
-            "That is allowed; the team is trained on the reward, and IPPO on the agents' own.",
+            "That is allowed; the team is trained on the reward, and independent learners on the agents' own.",
             stacklevel=4,
         )
 

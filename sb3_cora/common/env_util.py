@@ -1,7 +1,6 @@
 """From whatever a user calls an environment to a ``VecEnv`` of joint environments."""
 
 import importlib
-import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
@@ -9,23 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
+from sb3_cora.common.adapters import adapt, registered_adapters
 from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.vec_frame_stack import check_frame_stacks
 from sb3_cora.common.vec_normalize import leave_masks_alone
 
-# Class of another package -> the adapter that makes a joint environment, or a VecEnv of them, from an instance of it.
-ADAPTERS = {
-    "vmas.simulator.environment.environment:Environment": "sb3_cora.envs.vmas:VmasVecEnv",
-    "pettingzoo.utils.env:ParallelEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
-    "pettingzoo.utils.env:AECEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
-}
-
-# Worlds made of an id where nobody has said how many and the suite steps them as one batch: as many as in the paper.
-# Sixteen cost VMAS hardly more than one.
+# Worlds made of an id where nobody has said how many and they are stepped as one batch: as many as in the paper. Sixteen
+# cost hardly more than one.
 DEFAULT_BATCH = 16
 
 
@@ -157,8 +151,6 @@ def registered_ids() -> list[str]:
     """
     :return: the ids of sb3_cora's own environments in the Gymnasium registry, sorted
     """
-    # By name, because `envs` is built on `common` and not the other way round. Importing it registers the ids.
-    importlib.import_module("sb3_cora.envs")
     return sorted(env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_cora."))
 
 
@@ -173,15 +165,6 @@ def is_batched(env_id: str) -> bool:
     return _batch_class(_find_spec(env_id)) is not None
 
 
-def load_entry_point(entry_point: str) -> Any:
-    """
-    :param entry_point: ``"package.module:name"``
-    :return: the object of that name
-    """
-    module, name = entry_point.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
@@ -190,7 +173,7 @@ def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"The module {module!r} of the id {env_id!r} cannot be imported: {error}. Give the module whose import "
-                'registers the environment, as in "sb3_cora:give_way".'
+                'registers the environment, as in "package:env_id".'
             ) from error
     ids = registered_ids()
     if name in gym.registry:
@@ -207,7 +190,7 @@ def _batch_class(spec: gym.envs.registration.EnvSpec) -> Callable[..., Any] | No
     """The suite's own ``VecEnv``; ``None`` where it has no vector environment, or one that is none of SB3's."""
     if not isinstance(spec.vector_entry_point, str):
         return None
-    batch_class = load_entry_point(spec.vector_entry_point)
+    batch_class = load_env_creator(spec.vector_entry_point)
     return batch_class if isinstance(batch_class, type) and issubclass(batch_class, VecEnv) else None
 
 
@@ -217,28 +200,18 @@ def _brief_list(ids: list[str]) -> str:
     return ", ".join([env_id for env_id in ids if "/" not in env_id] + [f"{namespace}/..." for namespace in namespaces])
 
 
-def _adapt(env: Any) -> Any:
-    """The joint environment of another package's object, or the object itself where no adapter knows it."""
-    for foreign_class, adapter in ADAPTERS.items():
-        module, name = foreign_class.split(":")
-        # Where the module has not been imported, nobody has made an instance: no need to import it to know.
-        if module in sys.modules and isinstance(env, getattr(sys.modules[module], name)):
-            return load_entry_point(adapter)(env)
-    return env
-
-
 def _as_joint(env: Any) -> gym.Env | VecEnv:
     """
     :param env: an environment of Gymnasium, SB3 or a suite
     :return: the joint environment, or ``VecEnv`` of them, made of it, or it itself
     :raises TypeError: if it is no environment
     """
-    adapted = _adapt(env)
+    adapted = adapt(env)
     if isinstance(adapted, VecEnv | gym.Env):
         return adapted
     raise TypeError(
         f"env is {env!r} of type {type(env).__module__}.{type(env).__qualname__}. Give a joint gymnasium.Env, a VecEnv "
-        "of them, a vmas Environment, a PettingZoo ParallelEnv or AECEnv, or a registered id: "
+        f"of them, {', '.join(adapter.name for adapter in registered_adapters())}, or a registered id: "
         f"{_brief_list(registered_ids())}. Of a class or function that makes such an environment, "
         "sb3_cora.make_joint_vec_env(class_or_function, n_envs=...) makes a VecEnv."
     )

@@ -9,6 +9,8 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
+from sb3_cora.common.adapters import registered_adapters
+
 MASKS = ("action_mask", "agent_mask")
 OPTIONAL_KEYS = ("state", *MASKS)
 
@@ -177,11 +179,11 @@ def check_joint_observation(observation: Any, observation_space: spaces.Space) -
         foreign = [part for part in observation if isinstance(part, th.Tensor)] if isinstance(observation, list) else []
         given = f"a list of {len(foreign)} tensors"
     if foreign:
+        policies = " or ".join(f"{adapter.policy}(model, env)" for adapter in registered_adapters() if adapter.policy)
         raise ValueError(
             f"The observation is {given}, but the model takes joint observations, {observation_space}. To act in the suite's "
-            "own API use sb3_cora.envs.pettingzoo.PettingZooPolicy(model, env) or sb3_cora.envs.vmas.VmasPolicy(model, env): "
-            "their predict() takes and returns what the suite does. To evaluate the model, give evaluate_policy or "
-            "EvalCallback sb3_cora.make_joint_vec_env(env)."
+            f"own API use {policies}: their predict() takes and returns what the suite does. To evaluate the model, give "
+            "evaluate_policy or EvalCallback sb3_cora.make_joint_vec_env(env)."
         )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_cora.common.env_util import load_entry_point
 from sb3_cora.common.joint_env import (
     check_team_reward,
     joint_action_space,
@@ -430,7 +430,7 @@ def make_pettingzoo_env(
 def _find_maker(env: str) -> Callable[..., Any]:
     """What makes an environment, see ``make_pettingzoo_env``: a ``ParallelEnv`` where the registry has both kinds."""
     if ":" in env:
-        return load_entry_point(env)
+        return load_env_creator(env)
     try:
         return partial(pettingzoo.make, "parallel", pettingzoo.spec("parallel", env))
     except PettingZooRegistryError:

@@ -3,8 +3,11 @@
 import importlib.util
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+
+from sb3_cora.common.adapters import Adapter, register_adapter
 
 VMAS_TASKS = {
     # An agent with a free way needs about 185 steps to its goal.
@@ -53,6 +56,22 @@ MAMUJOCO_SPLITS = {
     "Walker2d": ("2x3",),
 }
 
+# The classes of the suites' own environments, and how they become joint ones
+PETTINGZOO = Adapter(
+    name="a PettingZoo ParallelEnv or AECEnv",
+    entry_point="sb3_cora.envs.pettingzoo:PettingZooEnv",
+    policy="sb3_cora.envs.pettingzoo.PettingZooPolicy",
+)
+ADAPTERS = {
+    "pettingzoo.utils.env:ParallelEnv": PETTINGZOO,
+    "pettingzoo.utils.env:AECEnv": PETTINGZOO,
+    "vmas.simulator.environment.environment:Environment": Adapter(
+        name="a VMAS Environment",
+        entry_point="sb3_cora.envs.vmas:VmasVecEnv",
+        policy="sb3_cora.envs.vmas.VmasPolicy",
+    ),
+}
+
 # Robots that the suite cannot run from a version of MuJoCo on: this one reads a matrix that has become a sparse one.
 MAMUJOCO_BROKEN_FROM = {"CoupledHalfCheetah": (3, 6)}
 
@@ -66,8 +85,10 @@ def register_envs() -> None:
     VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
     ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make;
     where gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, its ``|`` as ``-``,
-    but for what the installed MuJoCo cannot run.
+    but for what the installed MuJoCo cannot run. And hand the adapters of the suites' own environments to ``common``.
     """
+    for foreign_class, adapter in ADAPTERS.items():
+        register_adapter(foreign_class, adapter)
     for name in GAMES:
         gym.register(
             id=name,
@@ -88,6 +109,22 @@ def register_envs() -> None:
             if mujoco_version < MAMUJOCO_BROKEN_FROM.get(scenario, (99,)):
                 for split in splits:
                     _register_mamujoco(scenario, split)
+
+
+def register_worlds(env_id: str, entry_point: str, **settings: Any) -> None:
+    """
+    Register a batched simulator with Gymnasium, for ``make_joint_vec_env`` as one batch and for ``gym.make`` as one world.
+
+    :param env_id: the id
+    :param entry_point: its class of ``Worlds``, ``"package.module:Class"``
+    :param settings: arguments of the class besides ``num_envs``
+    """
+    gym.register(
+        id=env_id,
+        entry_point="sb3_cora.envs.worlds:WorldsEnv",
+        vector_entry_point="sb3_cora.envs.worlds:WorldsVecEnv",
+        kwargs={"worlds": entry_point, **settings},
+    )
 
 
 def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:
