@@ -19,10 +19,10 @@ from sb3_cora.common.joint_env import (
     joint_observation_space,
     pad_observations,
     reduce_rewards,
-    warn_of_opposed_teams,
 )
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.suite_policy import SuitePolicy
+from sb3_cora.envs.opposed_teams import warn_of_opposed_teams
 
 try:
     import pettingzoo

@@ -60,7 +60,7 @@ class Worlds(ABC):
     @abstractmethod
     def seed(self, seed: int) -> None:
         """
-        Restart the random numbers; the worlds follow at their next reset.
+        Restart the random numbers; the worlds follow at their next reset. Before the first call they come from entropy.
 
         :param seed: At least 0 and below 2**32
         """
