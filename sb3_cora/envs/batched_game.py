@@ -107,6 +107,7 @@ class GameWorlds(Worlds):
         check_count("num_envs", num_envs)
         self.game = make_game(game, **game_kwargs)
         super().__init__(num_envs, self.game.observation_space, self.game.action_space)
+        self._all, self._none = np.ones(num_envs, dtype=bool), np.zeros(num_envs, dtype=bool)
         self._step = self.game.n_steps
         self._shown: tuple[int, np.ndarray | None] = (0, None)
 
@@ -142,13 +143,12 @@ class GameWorlds(Worlds):
         if self._step >= self.game.n_steps:
             raise ResetNeeded(f"No episode is going on: all of its {self.game.n_steps} steps are played. Call reset() first.")
         rewards = self.game.rewards(self._step, actions)
-        # A copy: the picture of this step must not change with the caller's array
-        self._shown = (self._step, actions.copy())
+        self._shown = (self._step, actions)
         self._step += 1
-        agent_rewards = np.repeat(rewards.astype(np.float32)[:, None], self.game.n_agents, axis=1)
-        terminated = np.full(self.num_envs, self._step == self.game.n_steps)
-        observations = self.game.observations(self._step, self.num_envs)
-        return WorldsStep(observations, rewards, agent_rewards, terminated, np.zeros_like(terminated))
+        agent_rewards = np.empty((self.num_envs, self.game.n_agents), dtype=np.float32)
+        agent_rewards[:] = rewards[:, None]
+        terminated = self._all if self._step == self.game.n_steps else self._none
+        return WorldsStep(self.game.observations(self._step, self.num_envs), rewards, agent_rewards, terminated, self._none)
 
     def render(self, mode: str, index: int) -> np.ndarray:
         """

@@ -17,11 +17,11 @@ JointObservations = np.ndarray | dict[str, np.ndarray]
 
 class WorldsStep(NamedTuple):
     """
-    What one step of every world gives, in new memory.
+    What one step of every world gives.
 
-    - ``observations``: of the state after the step, before any reset
+    - ``observations``: of the state after the step, before any reset; in new memory, because they are kept
     - ``rewards``: ``(num_envs,)``, the team's, of any float type
-    - ``agent_rewards``: ``(num_envs, n_agents)`` float32, the agents' own
+    - ``agent_rewards``: ``(num_envs, n_agents)`` float32, the agents' own; in new memory likewise
     - ``terminated``: ``(num_envs,)`` bool, the task is over
     - ``truncated``: ``(num_envs,)`` bool, a time limit is reached
     """
@@ -79,7 +79,7 @@ class Worlds(ABC):
         """
         Advance every world by one step.
 
-        :param actions: One joint action of the action space a world, ``(num_envs, *action_space.shape)``
+        :param actions: One joint action of the action space a world, ``(num_envs, *action_space.shape)``, in new memory
         :return: What the step gives, before any reset
         """
 
@@ -173,23 +173,25 @@ class WorldsVecEnv(VecEnv):
             info a world
         :raises ValueError: If an action is not in the action space
         """
-        actions = np.asarray(self.actions)
+        actions = np.array(self.actions)
         check_actions(actions, self.num_envs, self.worlds.action_space)
         observations, rewards, agent_rewards, terminated, truncated = self.worlds.step(actions)
-        # Their rows are views of arrays made anew for each step: cheaper than one array a world, and as safe to keep
-        infos: list[dict[str, Any]] = [
-            {"agent_rewards": own, "TimeLimit.truncated": cut_off}
-            for own, cut_off in zip(agent_rewards, (truncated & ~terminated).tolist(), strict=True)
-        ]
+        # The rows below are views of arrays made anew for each step: cheaper than one array a world, and as safe to keep
+        infos: list[dict[str, Any]] = [{"agent_rewards": own, "TimeLimit.truncated": False} for own in agent_rewards]
         dones = terminated | truncated
         ended = np.flatnonzero(dones)
         if len(ended) > 0:
-            terminal = _of_worlds(observations, ended)
+            for index in np.flatnonzero(truncated & ~terminated):
+                infos[index]["TimeLimit.truncated"] = True
+            first = self.worlds.reset(ended)
+            if len(ended) == self.num_envs:
+                terminal, observations = observations, first
+            else:
+                terminal = _of_worlds(observations, ended)
+                for key, part in _parts(observations).items():
+                    part[ended] = _parts(first)[key]
             for index, own in zip(ended.tolist(), _one_by_one(terminal), strict=True):
                 infos[index]["terminal_observation"] = own
-            first = _parts(self.worlds.reset(ended))
-            for key, part in _parts(observations).items():
-                part[ended] = first[key]
         # In new memory: SB3 adds the value at a time limit in place
         return observations, rewards.astype(np.float32), dones, infos
 
@@ -308,7 +310,7 @@ class WorldsEnv(gym.Env):
             ``(n_agents,)``
         :raises ValueError: If the action is not in the action space
         """
-        actions = np.asarray(action)[None]
+        actions = np.array(action)[None]
         check_actions(actions, 1, self.worlds.action_space)
         observations, rewards, agent_rewards, terminated, truncated = self.worlds.step(actions)
         info = {"agent_rewards": agent_rewards[0]}
