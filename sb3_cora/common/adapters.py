@@ -31,23 +31,23 @@ def register_adapter(foreign_class: str, adapter: Adapter) -> None:
     Have the algorithms and ``make_joint_vec_env`` take the environments of another package. Neither that package nor the
     adapter is imported before one is given to them.
 
-    :param foreign_class: the class of these environments where it is defined, ``"package.module:Class"``
-    :param adapter: how they become joint ones
+    :param foreign_class: The class of these environments where it is defined, ``"package.module:Class"``
+    :param adapter: How they become joint ones
     """
     _adapters[foreign_class] = adapter
 
 
 def registered_adapters() -> list[Adapter]:
     """
-    :return: the adapters of all packages
+    :return: The adapters of all packages
     """
     return list(dict.fromkeys(_adapters.values()))
 
 
 def adapt(env: Any) -> Any:
     """
-    :param env: anything
-    :return: the joint environment, or ``VecEnv`` of them, made of it; where no adapter knows it, ``env`` itself
+    :param env: Anything
+    :return: The joint environment, or ``VecEnv`` of them, made of it; where no adapter knows it, ``env`` itself
     """
     for parent in type(env).__mro__:
         adapter = _adapters.get(f"{parent.__module__}:{parent.__qualname__}")

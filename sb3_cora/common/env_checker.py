@@ -25,11 +25,11 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
     is checked; ``reset(seed=)`` must be repeatable. On a ``gymnasium.Env`` without action masks SB3's own ``check_env`` runs
     as well; on a ``VecEnv`` the infos at the end of an episode are checked. Reset the environment before using it further.
 
-    :param env: the environment, or a ``VecEnv`` of such environments
-    :param warn: whether to warn of what is allowed but probably not meant
-    :param max_steps: steps after which to stop waiting for the end of an episode
-    :raises TypeError: if ``env`` is no environment, or a space or a value is of a wrong kind
-    :raises ValueError: if a shape, a value or a behaviour is wrong
+    :param env: The environment, or a ``VecEnv`` of such environments
+    :param warn: Whether to warn of what is allowed but probably not meant
+    :param max_steps: Steps after which to stop waiting for the end of an episode
+    :raises TypeError: If ``env`` is no environment, or a space or a value is of a wrong kind
+    :raises ValueError: If a shape, a value or a behaviour is wrong
     """
     if not isinstance(env, gym.Env | VecEnv):
         raise TypeError(

@@ -37,9 +37,9 @@ class BatchedGame(ABC):
 
     A subclass calls ``super().__init__``, sets ``optimal_actions`` and writes ``rewards`` and ``draw``.
 
-    :param n_steps: number of moves in an episode
+    :param n_steps: Number of moves in an episode
     :param action_space: ``MultiDiscrete([k_1, .., k_n])`` or ``Box(n_agents, act_dim)``
-    :raises ValueError: if ``n_steps`` is less than 1
+    :raises ValueError: If ``n_steps`` is less than 1
     """
 
     #: One of the best joint actions for each step, ``(n_steps, *action_space.shape)``
@@ -64,9 +64,9 @@ class BatchedGame(ABC):
         """
         What joint actions earn.
 
-        :param step: which step of the episode, from 0
-        :param actions: one joint action of the action space a world, ``(num_envs, *action_space.shape)``
-        :return: the team's reward in each world, ``(num_envs,)`` of float64, in new memory
+        :param step: Which step of the episode, from 0
+        :param actions: One joint action of the action space a world, ``(num_envs, *action_space.shape)``
+        :return: The team's reward in each world, ``(num_envs,)`` of float64, in new memory
         """
 
     @abstractmethod
@@ -74,16 +74,16 @@ class BatchedGame(ABC):
         """
         Draw one step of the game.
 
-        :param step: which step of the episode, from 0
-        :param action: the joint action to mark, if any
+        :param step: Which step of the episode, from 0
+        :param action: The joint action to mark, if any
         :return: ``(height, width, 3)`` of uint8
         """
 
     def observations(self, step: int, num_envs: int) -> np.ndarray:
         """
-        :param step: which step comes next, from 0; ``n_steps`` after the last one
-        :param num_envs: number of worlds
-        :return: the step as one-hot, ``(num_envs, n_agents, n_steps)`` of float32, in new memory
+        :param step: Which step comes next, from 0; ``n_steps`` after the last one
+        :param num_envs: Number of worlds
+        :return: The step as one-hot, ``(num_envs, n_agents, n_steps)`` of float32, in new memory
         """
         observations = np.zeros((num_envs, self.n_agents, self.n_steps), dtype=np.float32)
         if step < self.n_steps:
@@ -97,10 +97,10 @@ class GameWorlds(Worlds):
 
     All worlds are at the same step: they start together and their episodes are equally long.
 
-    :param game: name of a registered game (``"climbing"``), or a ``BatchedGame``
-    :param num_envs: number of worlds
-    :param game_kwargs: arguments of the game
-    :raises ValueError: for an unknown game, arguments for a game already made, or less than one world
+    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``
+    :param num_envs: Number of worlds
+    :param game_kwargs: Arguments of the game
+    :raises ValueError: For an unknown game, arguments for a game already made, or less than one world
     """
 
     def __init__(self, game: str | BatchedGame, num_envs: int = 1, **game_kwargs: Any) -> None:
@@ -118,14 +118,14 @@ class GameWorlds(Worlds):
 
     def seed(self, seed: int) -> None:
         """
-        :param seed: changes nothing, because nothing is random
+        :param seed: Changes nothing, because nothing is random
         """
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray:
         """
         Start new episodes in all worlds.
 
-        :param indices: all worlds, whose episodes have ended together, or ``None``
+        :param indices: All worlds, whose episodes have ended together, or ``None``
         :return: ``(num_envs, n_agents, n_steps)``
         """
         self._step = 0
@@ -137,8 +137,8 @@ class GameWorlds(Worlds):
     def step(self, actions: np.ndarray) -> WorldsStep:
         """
         :param actions: ``(num_envs, *action_space.shape)``
-        :return: what the step gives, with the team's reward for every agent
-        :raises gymnasium.error.ResetNeeded: if no episode is going on
+        :return: What the step gives, with the team's reward for every agent
+        :raises gymnasium.error.ResetNeeded: If no episode is going on
         """
         if self._step >= self.game.n_steps:
             raise ResetNeeded(f"No episode is going on: all of its {self.game.n_steps} steps are played. Call reset() first.")
@@ -153,8 +153,8 @@ class GameWorlds(Worlds):
     def render(self, mode: str, index: int) -> np.ndarray:
         """
         :param mode: ``"rgb_array"``
-        :param index: which world
-        :return: the picture of the step played last, if one has been since a ``reset()`` of all worlds, else of the first,
+        :param index: Which world
+        :return: The picture of the step played last, if one has been since a ``reset()`` of all worlds, else of the first,
             ``(height, width, 3)`` of uint8
         """
         step, actions = self._shown
@@ -189,12 +189,12 @@ class GameVecEnv(_GameAttributes, WorldsVecEnv):
 
     Nothing is random, so worlds differ in nothing but their actions, and a seed is accepted and changes nothing.
 
-    :param game: name of a registered game (``"climbing"``), or a ``BatchedGame``
-    :param num_envs: number of worlds
-    :param seed: changes nothing
+    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``
+    :param num_envs: Number of worlds
+    :param seed: Changes nothing
     :param render_mode: ``"rgb_array"``; ``render("human")`` shows those pictures in a window
-    :param game_kwargs: arguments of the game
-    :raises ValueError: for an unknown game, arguments for a game already made, an unknown ``render_mode``, or less than
+    :param game_kwargs: Arguments of the game
+    :raises ValueError: For an unknown game, arguments for a game already made, an unknown ``render_mode``, or less than
         one world
     """
 
@@ -220,10 +220,10 @@ class GameEnv(_GameAttributes, WorldsEnv):
     It has the spaces, rewards and ends of episodes (always terminated, never truncated) of ``GameVecEnv``. Of an episode
     that is over, ``step`` raises ``gymnasium.error.ResetNeeded``.
 
-    :param game: name of a registered game (``"climbing"``), or a ``BatchedGame``
+    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``
     :param render_mode: ``"rgb_array"``
-    :param game_kwargs: arguments of the game
-    :raises ValueError: for an unknown game or ``render_mode``, or arguments for a game already made
+    :param game_kwargs: Arguments of the game
+    :raises ValueError: For an unknown game or ``render_mode``, or arguments for a game already made
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's interface
@@ -236,10 +236,10 @@ class GameEnv(_GameAttributes, WorldsEnv):
 
 def make_game(game: str | BatchedGame, **game_kwargs: Any) -> BatchedGame:
     """
-    :param game: name of a registered game, or a game already made
-    :param game_kwargs: arguments of the game
-    :return: the game
-    :raises ValueError: for an unknown name, or arguments for a game already made
+    :param game: Name of a registered game, or a game already made
+    :param game_kwargs: Arguments of the game
+    :return: The game
+    :raises ValueError: For an unknown name, or arguments for a game already made
     """
     if isinstance(game, BatchedGame):
         if game_kwargs:
@@ -258,10 +258,10 @@ def make_game(game: str | BatchedGame, **game_kwargs: Any) -> BatchedGame:
 
 def check_count(name: str, value: int, least: int = 1) -> None:
     """
-    :param name: name of an argument
-    :param value: its value
-    :param least: the smallest value allowed
-    :raises ValueError: if the value is not an integer, or too small
+    :param name: Name of an argument
+    :param value: Its value
+    :param least: The smallest value allowed
+    :raises ValueError: If the value is not an integer, or too small
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}={value!r}, expected an integer of at least {least}.")
@@ -269,10 +269,10 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 def check_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
     """
-    :param name: name of an argument
-    :param bounds: its value
-    :return: lower and upper bound
-    :raises ValueError: if these are not two finite numbers in ascending order
+    :param name: Name of an argument
+    :param bounds: Its value
+    :return: Lower and upper bound
+    :raises ValueError: If these are not two finite numbers in ascending order
     """
     if len(bounds) != 2 or not np.isfinite(bounds).all() or bounds[0] > bounds[1]:
         raise ValueError(f"{name}={bounds!r}, expected two finite numbers, the lower first.")
@@ -281,9 +281,9 @@ def check_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
 
 def game_generator(game_seed: int) -> np.random.Generator:
     """
-    :param game_seed: what a game draws is a function of this alone
-    :return: the generator to draw it from
-    :raises ValueError: if ``game_seed`` is no integer of at least 0; with ``None``, training and evaluation would play
+    :param game_seed: What a game draws is a function of this alone
+    :return: The generator to draw it from
+    :raises ValueError: If ``game_seed`` is no integer of at least 0; with ``None``, training and evaluation would play
         different games
     """
     check_count("game_seed", game_seed, least=0)
@@ -292,10 +292,10 @@ def game_generator(game_seed: int) -> np.random.Generator:
 
 def colour(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """
-    :param values: numbers of any shape
-    :param low: the number that is darkest
-    :param high: the number that is brightest
-    :return: their colours, ``(*values.shape, 3)`` of uint8
+    :param values: Numbers of any shape
+    :param low: The number that is darkest
+    :param high: The number that is brightest
+    :return: Their colours, ``(*values.shape, 3)`` of uint8
     """
     # Equal numbers all the same colour, without a division by 0
     positions = (values - low) / (high - low if high > low else 1.0)

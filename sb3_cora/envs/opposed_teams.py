@@ -8,9 +8,9 @@ def warn_of_opposed_teams(names: Sequence[str], opposed: Sequence[bool], team_re
     """
     Tell what a team's reward means where the agents are not one team.
 
-    :param names: the agents
-    :param opposed: which of them play against the others, one flag an agent
-    :param team_reward: how the agents' rewards become the team's
+    :param names: The agents
+    :param opposed: Which of them play against the others, one flag an agent
+    :param team_reward: How the agents' rewards become the team's
     """
     adversaries = [name for name, flag in zip(names, opposed, strict=True) if flag]
     others = [name for name, flag in zip(names, opposed, strict=True) if not flag]

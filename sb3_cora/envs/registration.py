@@ -90,70 +90,46 @@ def register_envs() -> None:
     for foreign_class, adapter in ADAPTERS.items():
         register_adapter(foreign_class, adapter)
     for name in GAMES:
-        gym.register(
-            id=name,
-            entry_point="sb3_cora.envs.batched_game:GameEnv",
-            vector_entry_point="sb3_cora.envs.batched_game:GameVecEnv",
-            kwargs={"game": name},
-        )
+        _register(name, "batched_game:GameEnv", "batched_game:GameVecEnv", game=name)
     for name, settings in VMAS_TASKS.items():
-        _register_vmas(name, name, settings)
+        _register(name, "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **settings)
     for name in _vmas_scenarios():
-        _register_vmas(f"vmas/{name}", name, VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS}))
+        settings = VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS})
+        _register(f"vmas/{name}", "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **settings)
     for name, module in MPE2_TASKS.items():
-        _register_pettingzoo(f"mpe2/{name}", {"env": f"mpe2.{module}:parallel_env"})
-    _register_pettingzoo("pettingzoo", {})
+        _register(f"mpe2/{name}", "pettingzoo:make_pettingzoo_env", env=f"mpe2.{module}:parallel_env")
+    _register("pettingzoo", "pettingzoo:make_pettingzoo_env")
     if importlib.util.find_spec("gymnasium_robotics") is not None:
         mujoco_version = tuple(map(int, version("mujoco").split(".")[:2]))
         for scenario, splits in MAMUJOCO_SPLITS.items():
             if mujoco_version < MAMUJOCO_BROKEN_FROM.get(scenario, (99,)):
                 for split in splits:
-                    _register_mamujoco(scenario, split)
+                    # Gymnasium's ids have no "|"
+                    env_id = f"mujoco/{scenario}-{split.replace('|', '-')}"
+                    _register(env_id, "mamujoco:MaMuJoCoEnv", scenario=scenario, agent_conf=split)
 
 
-def register_worlds(env_id: str, entry_point: str, **settings: Any) -> None:
+def register_worlds(env_id: str, entry_point: str, /, **settings: Any) -> None:
     """
     Register a batched simulator with Gymnasium, for ``make_joint_vec_env`` as one batch and for ``gym.make`` as one world.
 
-    :param env_id: the id
-    :param entry_point: its class of ``Worlds``, ``"package.module:Class"``
-    :param settings: arguments of the class besides ``num_envs``
+    :param env_id: The id
+    :param entry_point: Its class of ``Worlds``, ``"package.module:Class"``
+    :param settings: Arguments of the class besides ``num_envs``
     """
-    gym.register(
-        id=env_id,
-        entry_point="sb3_cora.envs.worlds:WorldsEnv",
-        vector_entry_point="sb3_cora.envs.worlds:WorldsVecEnv",
-        kwargs={"worlds": entry_point, **settings},
-    )
+    _register(env_id, "worlds:WorldsEnv", "worlds:WorldsVecEnv", worlds=entry_point, **settings)
 
 
-def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:
+def _register(env_id: str, env: str, vec_env: str | None = None, /, **settings: Any) -> None:
+    """An environment and, where there is one of its own, its ``VecEnv``: ``"module:name"`` in this package."""
     gym.register(
         id=env_id,
-        entry_point="sb3_cora.envs.pettingzoo:make_pettingzoo_env",
-        # It warns of the padding of unequal agents, where a space's low is its high on purpose.
-        disable_env_checker=True,
+        entry_point=f"sb3_cora.envs.{env}",
+        vector_entry_point=None if vec_env is None else f"sb3_cora.envs.{vec_env}",
+        # Of what is not a batch agents may be unequal, and Gymnasium's checker warns of their padding, where a space's low
+        # is its high on purpose
+        disable_env_checker=vec_env is None,
         kwargs=settings,
-    )
-
-
-def _register_mamujoco(scenario: str, split: str) -> None:
-    # Gymnasium's ids have no "|".
-    gym.register(
-        id=f"mujoco/{scenario}-{split.replace('|', '-')}",
-        entry_point="sb3_cora.envs.mamujoco:MaMuJoCoEnv",
-        # Gymnasium's checker warns of spaces with low == high, which is how a joint space marks padding.
-        disable_env_checker=True,
-        kwargs={"scenario": scenario, "agent_conf": split},
-    )
-
-
-def _register_vmas(env_id: str, scenario: str, settings: dict[str, int]) -> None:
-    gym.register(
-        id=env_id,
-        entry_point="sb3_cora.envs.vmas:VmasEnv",
-        vector_entry_point="sb3_cora.envs.vmas:VmasVecEnv",
-        kwargs={"scenario": scenario, **settings},
     )
 
 

@@ -41,7 +41,7 @@ class RandomStream:
     All VMAS environments of a process draw from one shared state, so that stepping one changes what the next draws.
     Inside ``with stream.active():`` that state is this stream's own; on leaving, it is as it was found.
 
-    :param device: device of the worlds; on a GPU, VMAS draws from the device's global generator, which is kept apart as well
+    :param device: Device of the worlds; on a GPU, VMAS draws from the device's global generator, which is kept apart as well
     """
 
     def __init__(self, device: th.device) -> None:
@@ -53,7 +53,7 @@ class RandomStream:
         """
         Restart the stream, at the state that ``vmas.make_env(seed=seed)`` starts from.
 
-        :param seed: at least 0 and below 2**32
+        :param seed: At least 0 and below 2**32
         """
         self._state = [
             th.Generator().manual_seed(seed).get_state(),
@@ -88,19 +88,19 @@ class VmasWorlds(Worlds):
 
     The worlds live in PyTorch's inference mode, which spares VMAS's many small operations their book-keeping.
 
-    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
         and must no longer be stepped by others
-    :param num_envs: number of worlds; 1 when not given
-    :param max_steps: steps after which an episode is truncated, ``None`` for never
-    :param seed: seed of the random stream; without one it starts from entropy, or, for an ``Environment`` already made,
+    :param num_envs: Number of worlds; 1 when not given
+    :param max_steps: Steps after which an episode is truncated, ``None`` for never
+    :param seed: Seed of the random stream; without one it starts from entropy, or, for an ``Environment`` already made,
         where VMAS's own stream stands
-    :param device: where VMAS computes
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param device: Where VMAS computes
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
     :param continuous_actions: ``False`` for VMAS's discrete actions
-    :param scenario_kwargs: arguments of the scenario
-    :raises ValueError: for an unknown scenario or ``team_reward``, or for settings that an ``Environment`` already made has
+    :param scenario_kwargs: Arguments of the scenario
+    :raises ValueError: For an unknown scenario or ``team_reward``, or for settings that an ``Environment`` already made has
         settled otherwise
-    :raises TypeError: for an argument that the scenario does not know
+    :raises TypeError: For an argument that the scenario does not know
     """
 
     observation_space: spaces.Box
@@ -161,7 +161,7 @@ class VmasWorlds(Worlds):
         """
         Restart the random stream; the worlds follow at their next reset.
 
-        :param seed: at least 0 and below 2**32
+        :param seed: At least 0 and below 2**32
         """
         self.stream.seed(seed)
 
@@ -170,8 +170,8 @@ class VmasWorlds(Worlds):
         """
         Start new episodes.
 
-        :param indices: the worlds to reset, all when not given
-        :return: the first observations of these worlds, ``(len(indices), n_agents, obs_dim)``
+        :param indices: The worlds to reset, all when not given
+        :return: The first observations of these worlds, ``(len(indices), n_agents, obs_dim)``
         """
         with self.stream.active():
             # One swap of the random state for all worlds: Environment.reset_at pays it, a quarter of its time, for each.
@@ -211,7 +211,7 @@ class VmasWorlds(Worlds):
         Advance every world by one step.
 
         :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        :return: what the step gives, before any reset
+        :return: What the step gives, before any reset
         """
         with self.stream.active():
             observations, rewards, *ends, _ = self.environment.step(self.own_actions(actions))
@@ -230,7 +230,7 @@ class VmasWorlds(Worlds):
     def own_actions(self, actions: np.ndarray) -> list[th.Tensor]:
         """
         :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        :return: each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds
+        :return: Each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds
         """
         if isinstance(self.action_space, spaces.Box):
             columns = th.as_tensor(actions, dtype=th.float32, device=self.environment.device)
@@ -262,9 +262,9 @@ class VmasWorlds(Worlds):
         Draw one world.
 
         :param mode: ``"rgb_array"`` for a picture, ``"human"`` for a window
-        :param index: which world
+        :param index: Which world
         :return: ``(height, width, 3)`` of uint8 with ``"rgb_array"``
-        :raises RuntimeError: if there is no display to draw on
+        :raises RuntimeError: If there is no display to draw on
         """
         try:
             with self.stream.active():
@@ -288,10 +288,10 @@ class VmasWorlds(Worlds):
         """
         Call a method of the VMAS ``Environment``, which draws from the stream of these worlds.
 
-        :param method_name: name of the method
-        :param args: its arguments
-        :param kwargs: its keyword arguments
-        :return: its answer
+        :param method_name: Name of the method
+        :param args: Its arguments
+        :param kwargs: Its keyword arguments
+        :return: Its answer
         """
         with self.stream.active():
             return super().call(method_name, *args, **kwargs)
@@ -308,18 +308,18 @@ class VmasVecEnv(WorldsVecEnv):
     The worlds share one VMAS ``Environment``, which is what ``get_attr``, ``set_attr`` and ``env_method`` reach, and one
     random stream, which other VMAS environments of the process do not touch: ``seed(s)`` restarts it for all worlds.
 
-    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which from
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which from
         then on belongs to this object
-    :param num_envs: number of worlds
-    :param max_steps: steps after which an episode is truncated, ``None`` for never
-    :param seed: seed of the random stream
-    :param device: where VMAS computes
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param num_envs: Number of worlds
+    :param max_steps: Steps after which an episode is truncated, ``None`` for never
+    :param seed: Seed of the random stream
+    :param device: Where VMAS computes
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
     :param continuous_actions: ``False`` for VMAS's discrete actions
     :param render_mode: ``"rgb_array"`` or ``"human"``
-    :param scenario_kwargs: arguments of the scenario
-    :raises ValueError: for an unknown scenario or ``team_reward``
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario_kwargs: Arguments of the scenario
+    :raises ValueError: For an unknown scenario or ``team_reward``
+    :raises TypeError: For an argument that the scenario does not know
     """
 
     worlds: VmasWorlds
@@ -348,16 +348,16 @@ class VmasEnv(WorldsEnv):
     It has the spaces, rewards and episode ends of ``VmasVecEnv``. Training is many times faster on that one: VMAS takes
     little longer to step hundreds of worlds than to step one.
 
-    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world
-    :param max_steps: steps after which an episode is truncated, ``None`` for never
-    :param seed: seed of the random stream, as a first ``reset(seed=)`` would give it
-    :param device: where VMAS computes
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world
+    :param max_steps: Steps after which an episode is truncated, ``None`` for never
+    :param seed: Seed of the random stream, as a first ``reset(seed=)`` would give it
+    :param device: Where VMAS computes
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
     :param continuous_actions: ``False`` for VMAS's discrete actions
     :param render_mode: ``"rgb_array"`` or ``"human"``
-    :param scenario_kwargs: arguments of the scenario
-    :raises ValueError: for an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario_kwargs: Arguments of the scenario
+    :raises ValueError: For an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
+    :raises TypeError: For an argument that the scenario does not know
     """
 
     worlds: VmasWorlds
@@ -391,14 +391,14 @@ class VmasPolicy(SuitePolicy):
         for _ in range(100):
             observations, rewards, dones, infos = environment.step(policy.predict(observations, deterministic=True))
 
-    :param model: the trained model
-    :param environment: the ``vmas`` ``Environment`` that is played, of any number of worlds. It is asked for its spaces and
+    :param model: The trained model
+    :param environment: The ``vmas`` ``Environment`` that is played, of any number of worlds. It is asked for its spaces and
         never stepped
-    :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
+    :param vec_normalize: The ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
         where it has one; a model loaded without environment knows of none:
         ``VecNormalize.load(path, make_joint_vec_env("give_way"))``
-    :raises TypeError: if the model is of no algorithm of this package, or the environment is none of VMAS's
-    :raises ValueError: if the environment is none that the model can act in
+    :raises TypeError: If the model is of no algorithm of this package, or the environment is none of VMAS's
+    :raises ValueError: If the environment is none that the model can act in
     """
 
     def __init__(
@@ -421,10 +421,10 @@ class VmasPolicy(SuitePolicy):
     ) -> "list[th.Tensor] | dict[str, th.Tensor]":
         """
         :param observations: VMAS's, each agent's ``(num_envs, d_i)``, in a list or (with ``dict_spaces``) a dict
-        :param deterministic: whether to take the most likely actions, or to sample
-        :return: each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
+        :param deterministic: Whether to take the most likely actions, or to sample
+        :return: Each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
             the observations are in one
-        :raises ValueError: if there is not one observation for each agent
+        :raises ValueError: If there is not one observation for each agent
         """
         n_agents = self.joint_spaces.n_agents
         if not isinstance(observations, list | tuple | dict) or len(observations) != n_agents:
@@ -458,8 +458,8 @@ def _unknown_arguments_refused(scenario: "str | BaseScenario") -> Iterator[None]
     another task than was meant. Each of its own scenarios does; one of the user's does where it ends with
     ``ScenarioUtils.check_kwargs_consumed(kwargs)``.
 
-    :param scenario: the scenario being made
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario: The scenario being made
+    :raises TypeError: For an argument that the scenario does not know
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Scenario kwargs")
@@ -480,7 +480,7 @@ def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | 
     """
     Joint spaces of a VMAS environment, and the length of each agent's action vector (1 for a discrete action).
 
-    :raises ValueError: if its agents act in several discrete choices each
+    :raises ValueError: If its agents act in several discrete choices each
     """
     if environment.multidiscrete_actions:
         raise ValueError(

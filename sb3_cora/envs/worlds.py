@@ -181,7 +181,7 @@ class WorldsVecEnv(VecEnv):
         dones = terminated | truncated
         ended = np.flatnonzero(dones)
         if len(ended) > 0:
-            for index in np.flatnonzero(truncated & ~terminated):
+            for index in np.flatnonzero(truncated & ~terminated).tolist():
                 infos[index]["TimeLimit.truncated"] = True
             first = self.worlds.reset(ended)
             if len(ended) == self.num_envs:
