@@ -55,6 +55,7 @@ from typing import Any, NamedTuple, get_args
 import gymnasium as gym
 import numpy as np
 import yaml
+from gymnasium.envs.registration import load_env_creator
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rliable import metrics
@@ -498,13 +499,12 @@ def draws_a_game(env: str) -> bool:
     :return: whether it takes a ``game_seed``; True where it is unknown here, because it may be registered in the training
     """
     import sb3_cora.envs  # noqa: F401  registers the environments
-    from sb3_cora.common.env_util import load_entry_point
     from sb3_cora.envs.registration import GAMES
 
     if env not in gym.registry:
         return True
     entry_point: Any = GAMES.get(env, gym.registry[env].entry_point)
-    made = load_entry_point(entry_point) if isinstance(entry_point, str) else entry_point
+    made = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     return "game_seed" in inspect.signature(made).parameters
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sb3_cora import CORAPPO
-from tests.algorithms import make_tiny
+from tests.algorithms import ALGORITHMS, make_tiny
 from tests.processes import ROOT, run_python
 
 PACKAGE = ROOT / "sb3_cora"
@@ -38,6 +38,9 @@ OPTIONAL = {
     "matplotlib": ["envs/differential_game.py"],
     "tensorboard": [],
 }
+
+# What their names have in common with those of their modules and tasks
+SUITES = ("vmas", "pettingzoo", "mpe2", "supersuit", "mujoco", "gymnasium.robotics")
 
 
 def imported_modules(path: Path) -> Iterator[str]:
@@ -94,6 +97,64 @@ print(allocate(th.tensor([[5.0, -5.0]]), all_coalitions(2), th.tensor([-5.0])).c
 def test_common_knows_no_algorithm_suite_or_credit(path: Path) -> None:
     own = [module for module in imported_modules(path) if within(module, "sb3_cora")]
     assert [module for module in own if not within(module, "sb3_cora.common")] == []
+
+
+def code_of(path: Path) -> str:
+    """A file without its comments and docstrings: names, and what stands in strings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        # A string that is a statement does nothing: it documents what it follows
+        for field in ("body", "orelse", "finalbody"):
+            statements = getattr(node, field, None)
+            if isinstance(statements, list):
+                documented = [s for s in statements if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
+                setattr(node, field, documented or [ast.Pass()] * bool(statements))
+    return ast.unparse(tree)
+
+
+def parts_named_in(path: Path) -> set[str]:
+    """The packages of the project that the code of a file names, as imports or in strings."""
+    parts = {"common", "credit", "envs", "zoo", *ALGORITHM_PACKAGES}
+    return parts & set(re.findall(r"sb3_cora\.(\w+)", code_of(path)))
+
+
+@pytest.mark.parametrize("path", files_of("common"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_common_names_no_algorithm_and_no_suite(path: Path) -> None:
+    """Not as an attribute, in a message or for importlib either: what it must know of them, they tell it."""
+    assert parts_named_in(path) <= {"common"}
+    code = code_of(path)
+    assert re.findall(rf"(?i)\w*(?:{'|'.join(SUITES)})\w*", code) == []
+    assert [algorithm.__name__ for algorithm in ALGORITHMS if re.search(rf"\b{algorithm.__name__}\b", code)] == []
+
+
+@pytest.mark.parametrize("path", files_of("credit"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_credit_names_no_other_part(path: Path) -> None:
+    assert parts_named_in(path) <= {"credit"}
+
+
+@pytest.mark.parametrize("path", files_of("envs"), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_envs_name_no_algorithm(path: Path) -> None:
+    assert parts_named_in(path) <= {"common", "envs"}
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHM_PACKAGES - {"zoo"}))
+def test_algorithms_do_not_name_environments(algorithm: str) -> None:
+    for path in files_of(algorithm):
+        assert parts_named_in(path).isdisjoint({"envs", "zoo"}), path
+
+
+def test_code_is_told_from_what_documents_it(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text('''"""vmas"""
+import importlib  # vmas
+A = 1
+"""pettingzoo"""
+def function():
+    """mujoco"""
+    return importlib.import_module("sb3_cora.envs")
+''')
+    assert "vmas" not in code_of(path) and "pettingzoo" not in code_of(path) and "mujoco" not in code_of(path)
+    assert parts_named_in(path) == {"envs"}
 
 
 @pytest.mark.parametrize("path", files_of("envs"), ids=lambda path: str(path.relative_to(PACKAGE)))

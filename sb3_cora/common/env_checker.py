@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_cora.common.adapters import registered_adapters
 from sb3_cora.common.joint_env import JointSpaces
 
 # An observation of one environment: an array, or a dict of arrays.
@@ -24,16 +25,17 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
     is checked; ``reset(seed=)`` must be repeatable. On a ``gymnasium.Env`` without action masks SB3's own ``check_env`` runs
     as well; on a ``VecEnv`` the infos at the end of an episode are checked. Reset the environment before using it further.
 
-    :param env: the environment, or a ``VecEnv`` of such environments
-    :param warn: whether to warn of what is allowed but probably not meant
-    :param max_steps: steps after which to stop waiting for the end of an episode
-    :raises TypeError: if ``env`` is no environment, or a space or a value is of a wrong kind
-    :raises ValueError: if a shape, a value or a behaviour is wrong
+    :param env: The environment, or a ``VecEnv`` of such environments
+    :param warn: Whether to warn of what is allowed but probably not meant
+    :param max_steps: Steps after which to stop waiting for the end of an episode
+    :raises TypeError: If ``env`` is no environment, or a space or a value is of a wrong kind
+    :raises ValueError: If a shape, a value or a behaviour is wrong
     """
     if not isinstance(env, gym.Env | VecEnv):
         raise TypeError(
             f"check_joint_env got a {type(env).__module__}.{type(env).__qualname__}. Give a gymnasium.Env or a VecEnv; "
-            "sb3_cora.common.env_util.as_joint_vec_env makes one from VMAS and PettingZoo environments."
+            "sb3_cora.common.env_util.as_joint_vec_env makes one from "
+            f"{' or '.join(adapter.name for adapter in registered_adapters())}."
         )
     joint = JointSpaces.from_spaces(env.observation_space, env.action_space)
     if (
@@ -188,7 +190,7 @@ def _check_agent_rewards(info: dict[str, Any], reward: float, joint: JointSpaces
     if warn and not np.isclose(reward, [agent_rewards.mean(), agent_rewards.sum()], rtol=1e-4, atol=1e-6).any():
         warnings.warn(
             f"The reward {reward} is neither the mean nor the sum of info['agent_rewards'] {agent_rewards}. "
-            "That is allowed; the team is trained on the reward, and IPPO on the agents' own.",
+            "That is allowed; the team is trained on the reward, and independent learners on the agents' own.",
             stacklevel=4,
         )
 

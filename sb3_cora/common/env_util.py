@@ -1,7 +1,6 @@
 """From whatever a user calls an environment to a ``VecEnv`` of joint environments."""
 
 import importlib
-import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
@@ -9,23 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
+from sb3_cora.common.adapters import adapt, registered_adapters
 from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.vec_frame_stack import check_frame_stacks
 from sb3_cora.common.vec_normalize import leave_masks_alone
 
-# Class of another package -> the adapter that makes a joint environment, or a VecEnv of them, from an instance of it.
-ADAPTERS = {
-    "vmas.simulator.environment.environment:Environment": "sb3_cora.envs.vmas:VmasVecEnv",
-    "pettingzoo.utils.env:ParallelEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
-    "pettingzoo.utils.env:AECEnv": "sb3_cora.envs.pettingzoo:PettingZooEnv",
-}
-
-# Worlds made of an id where nobody has said how many and the suite steps them as one batch: as many as in the paper.
-# Sixteen cost VMAS hardly more than one.
+# Worlds made of an id where nobody has said how many and they are stepped as one batch: as many as in the paper. Sixteen
+# cost hardly more than one.
 DEFAULT_BATCH = 16
 
 
@@ -53,24 +47,24 @@ def make_joint_vec_env(
     Where SB3 expects an environment of its own kind, as ``evaluate_policy`` and ``EvalCallback`` do, give it
     ``make_joint_vec_env(env)`` of a PettingZoo or VMAS one.
 
-    :param env_id: an id of the Gymnasium registry, such as ``"give_way"``, if wanted with the module that registers it,
+    :param env_id: An id of the Gymnasium registry, such as ``"give_way"``, if wanted with the module that registers it,
         ``"module:id"``; a class or function that makes a joint environment, a PettingZoo environment or a VMAS
         ``Environment`` when called with ``env_kwargs``; or such an environment itself, to which of the arguments below
         only ``seed`` applies
-    :param n_envs: number of environments (worlds); a VMAS ``Environment`` has settled that, so leave it out there
-    :param seed: seed of the first reset
-    :param start_index: index of the first environment, in the names of monitor files and the seeds of the action spaces
-    :param monitor_dir: folder of the monitor files, which are written only if it is given
-    :param wrapper_class: a wrapper, or a function that wraps, put around each environment that is made one by one
-    :param env_kwargs: arguments of the environment; they go before those of the registry
+    :param n_envs: Number of environments (worlds); a VMAS ``Environment`` has settled that, so leave it out there
+    :param seed: Seed of the first reset
+    :param start_index: Index of the first environment, in the names of monitor files and the seeds of the action spaces
+    :param monitor_dir: Folder of the monitor files, which are written only if it is given
+    :param wrapper_class: A wrapper, or a function that wraps, put around each environment that is made one by one
+    :param env_kwargs: Arguments of the environment; they go before those of the registry
     :param vec_env_cls: SB3's class to make them one by one in, ``DummyVecEnv`` or ``SubprocVecEnv``, batch or not
-    :param vec_env_kwargs: arguments of ``vec_env_cls``
-    :param monitor_kwargs: arguments of the monitor, of which a batch's has ``info_keywords`` only
-    :param wrapper_kwargs: arguments of ``wrapper_class``
-    :param more_env_kwargs: further arguments of the environment
-    :return: the environments, under a monitor
-    :raises TypeError: if ``env_id`` is none of these, or an argument of the environment is given twice
-    :raises ValueError: if the id is unknown, its environment is no joint environment, or an argument does not apply
+    :param vec_env_kwargs: Arguments of ``vec_env_cls``
+    :param monitor_kwargs: Arguments of the monitor, of which a batch's has ``info_keywords`` only
+    :param wrapper_kwargs: Arguments of ``wrapper_class``
+    :param more_env_kwargs: Further arguments of the environment
+    :return: The environments, under a monitor
+    :raises TypeError: If ``env_id`` is none of these, or an argument of the environment is given twice
+    :raises ValueError: If the id is unknown, its environment is no joint environment, or an argument does not apply
     """
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
     one_by_one: dict[str, Any] = dict(
@@ -127,15 +121,15 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
     """
     Wrap what a user gives as ``env`` into a ``VecEnv`` of joint environments.
 
-    :param env: a registered id, a joint ``gymnasium.Env``, a ``VecEnv`` of them, a ``vmas`` ``Environment``, or a
+    :param env: A registered id, a joint ``gymnasium.Env``, a ``VecEnv`` of them, a ``vmas`` ``Environment``, or a
         PettingZoo ``ParallelEnv`` or ``AECEnv``
     :param verbose: 1 to tell which wrappers are used
-    :param monitor_wrapper: whether to wrap into a ``Monitor`` (``VecMonitor`` for a batch) what is wrapped here
-    :param n_envs: number of environments to make of a registered id; the others come as they are. If ``None``, 16 where
+    :param monitor_wrapper: Whether to wrap into a ``Monitor`` (``VecMonitor`` for a batch) what is wrapped here
+    :param n_envs: Number of environments to make of a registered id; the others come as they are. If ``None``, 16 where
         the suite steps its environments as one batch, else 1
-    :return: the ``VecEnv``, which is ``env`` itself if it was one
-    :raises TypeError: if ``env`` is none of these
-    :raises ValueError: if ``env`` is an environment and no joint one, or its id is unknown
+    :return: The ``VecEnv``, which is ``env`` itself if it was one
+    :raises TypeError: If ``env`` is none of these
+    :raises ValueError: If ``env`` is an environment and no joint one, or its id is unknown
     """
     if isinstance(env, str):
         if n_envs is None:
@@ -155,10 +149,8 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
 
 def registered_ids() -> list[str]:
     """
-    :return: the ids of sb3_cora's own environments in the Gymnasium registry, sorted
+    :return: The ids of sb3_cora's own environments in the Gymnasium registry, sorted
     """
-    # By name, because `envs` is built on `common` and not the other way round. Importing it registers the ids.
-    importlib.import_module("sb3_cora.envs")
     return sorted(env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_cora."))
 
 
@@ -166,20 +158,11 @@ def is_batched(env_id: str) -> bool:
     """
     Whether a suite steps all worlds of an environment at once.
 
-    :param env_id: an id of the Gymnasium registry
+    :param env_id: An id of the Gymnasium registry
     :return: True if the environment comes with a ``VecEnv`` of its own
-    :raises ValueError: if the id is unknown
+    :raises ValueError: If the id is unknown
     """
     return _batch_class(_find_spec(env_id)) is not None
-
-
-def load_entry_point(entry_point: str) -> Any:
-    """
-    :param entry_point: ``"package.module:name"``
-    :return: the object of that name
-    """
-    module, name = entry_point.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
@@ -190,7 +173,7 @@ def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"The module {module!r} of the id {env_id!r} cannot be imported: {error}. Give the module whose import "
-                'registers the environment, as in "sb3_cora:give_way".'
+                'registers the environment, as in "package:env_id".'
             ) from error
     ids = registered_ids()
     if name in gym.registry:
@@ -207,7 +190,7 @@ def _batch_class(spec: gym.envs.registration.EnvSpec) -> Callable[..., Any] | No
     """The suite's own ``VecEnv``; ``None`` where it has no vector environment, or one that is none of SB3's."""
     if not isinstance(spec.vector_entry_point, str):
         return None
-    batch_class = load_entry_point(spec.vector_entry_point)
+    batch_class = load_env_creator(spec.vector_entry_point)
     return batch_class if isinstance(batch_class, type) and issubclass(batch_class, VecEnv) else None
 
 
@@ -217,28 +200,18 @@ def _brief_list(ids: list[str]) -> str:
     return ", ".join([env_id for env_id in ids if "/" not in env_id] + [f"{namespace}/..." for namespace in namespaces])
 
 
-def _adapt(env: Any) -> Any:
-    """The joint environment of another package's object, or the object itself where no adapter knows it."""
-    for foreign_class, adapter in ADAPTERS.items():
-        module, name = foreign_class.split(":")
-        # Where the module has not been imported, nobody has made an instance: no need to import it to know.
-        if module in sys.modules and isinstance(env, getattr(sys.modules[module], name)):
-            return load_entry_point(adapter)(env)
-    return env
-
-
 def _as_joint(env: Any) -> gym.Env | VecEnv:
     """
-    :param env: an environment of Gymnasium, SB3 or a suite
-    :return: the joint environment, or ``VecEnv`` of them, made of it, or it itself
-    :raises TypeError: if it is no environment
+    :param env: An environment of Gymnasium, SB3 or a suite
+    :return: The joint environment, or ``VecEnv`` of them, made of it, or it itself
+    :raises TypeError: If it is no environment
     """
-    adapted = _adapt(env)
+    adapted = adapt(env)
     if isinstance(adapted, VecEnv | gym.Env):
         return adapted
     raise TypeError(
         f"env is {env!r} of type {type(env).__module__}.{type(env).__qualname__}. Give a joint gymnasium.Env, a VecEnv "
-        "of them, a vmas Environment, a PettingZoo ParallelEnv or AECEnv, or a registered id: "
+        f"of them, {', '.join(adapter.name for adapter in registered_adapters())}, or a registered id: "
         f"{_brief_list(registered_ids())}. Of a class or function that makes such an environment, "
         "sb3_cora.make_joint_vec_env(class_or_function, n_envs=...) makes a VecEnv."
     )
@@ -246,10 +219,10 @@ def _as_joint(env: Any) -> gym.Env | VecEnv:
 
 def _make_one(make: Callable[..., Any], **env_kwargs: Any) -> gym.Env:
     """
-    :param make: a class or function that makes an environment
-    :param env_kwargs: its arguments
-    :return: the joint environment of what it makes
-    :raises ValueError: if that is a batch, several worlds or not
+    :param make: A class or function that makes an environment
+    :param env_kwargs: Its arguments
+    :return: The joint environment of what it makes
+    :raises ValueError: If that is a batch, several worlds or not
     """
     env = _as_joint(make(**env_kwargs))
     if isinstance(env, VecEnv):
@@ -268,7 +241,7 @@ def _with_first(first: gym.Env, make: Callable[..., gym.Env]) -> Callable[..., g
 
 def _merge_env_kwargs(env_kwargs: dict[str, Any], more_env_kwargs: dict[str, Any]) -> dict[str, Any]:
     """
-    :raises TypeError: if an argument is in both
+    :raises TypeError: If an argument is in both
     """
     twice = sorted(set(env_kwargs) & set(more_env_kwargs))
     if twice:
@@ -281,7 +254,7 @@ def _merge_env_kwargs(env_kwargs: dict[str, Any], more_env_kwargs: dict[str, Any
 
 def _check_batch_kwargs(env_kwargs: dict[str, Any]) -> None:
     """
-    :raises TypeError: if arguments of the environment are those that ``make_joint_vec_env`` gives to a batch
+    :raises TypeError: If arguments of the environment are those that ``make_joint_vec_env`` gives to a batch
     """
     for name, argument in (("num_envs", "n_envs"), ("seed", "seed")):
         if name in env_kwargs:
@@ -300,7 +273,7 @@ def _check_batch_arguments(
     monitor_kwargs: dict[str, Any] | None,
 ) -> None:
     """
-    :raises ValueError: if an argument makes no sense for environments that are stepped as one batch
+    :raises ValueError: If an argument makes no sense for environments that are stepped as one batch
     """
     if n_envs not in (1, batch.num_envs):
         raise ValueError(
@@ -319,12 +292,12 @@ def _check_batch_arguments(
 
 def _wrap_made(env: Any, n_envs: int, seed: int | None, **settled: Any) -> VecEnv:
     """
-    :param env: an environment that is already made
-    :param n_envs: as many as it has, or 1
-    :param seed: seed of the next reset
-    :param settled: arguments that only say something of an environment yet to be made
-    :return: the ``VecEnv`` of it
-    :raises ValueError: if something is said to it nevertheless
+    :param env: An environment that is already made
+    :param n_envs: As many as it has, or 1
+    :param seed: Seed of the next reset
+    :param settled: Arguments that only say something of an environment yet to be made
+    :return: The ``VecEnv`` of it
+    :raises ValueError: If something is said to it nevertheless
     """
     vec_env = as_joint_vec_env(env)
     said = [f"{name}={value!r}" for name, value in settled.items() if value]

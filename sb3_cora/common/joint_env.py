@@ -1,6 +1,5 @@
 """The form of a joint environment: spaces with an agent axis, padding of unequal agents, the team reward."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+
+from sb3_cora.common.adapters import registered_adapters
 
 MASKS = ("action_mask", "agent_mask")
 OPTIONAL_KEYS = ("state", *MASKS)
@@ -23,14 +24,14 @@ class JointSpaces:
     """
     What an algorithm needs to know about a joint environment, read off its two spaces.
 
-    :param n_agents: number of agents
-    :param obs_dim: length of each agent's (padded) observation
-    :param state_dim: length of the Dict observation's ``"state"``; without one, of the concatenated observations
-    :param has_state: whether observations carry a ``"state"``
-    :param has_action_mask: whether observations carry an ``"action_mask"``, ``(n_agents, action_dim)``, 1 = allowed
-    :param has_agent_mask: whether observations carry an ``"agent_mask"``, ``(n_agents,)``, 1 = alive
-    :param discrete: whether actions are indices (``MultiDiscrete``) and not vectors (``Box``)
-    :param action_dim: length of each agent's (padded) action vector, or the largest number of discrete actions of an agent
+    :param n_agents: Number of agents
+    :param obs_dim: Length of each agent's (padded) observation
+    :param state_dim: Length of the Dict observation's ``"state"``; without one, of the concatenated observations
+    :param has_state: Whether observations carry a ``"state"``
+    :param has_action_mask: Whether observations carry an ``"action_mask"``, ``(n_agents, action_dim)``, 1 = allowed
+    :param has_agent_mask: Whether observations carry an ``"agent_mask"``, ``(n_agents,)``, 1 = alive
+    :param discrete: Whether actions are indices (``MultiDiscrete``) and not vectors (``Box``)
+    :param action_dim: Length of each agent's (padded) action vector, or the largest number of discrete actions of an agent
     :param action_mask: ``(n_agents, action_dim)`` of bool, true for the action dimensions (``Box``) or action
         indices (``MultiDiscrete``) an agent really has, false for the padding
     """
@@ -53,9 +54,9 @@ class JointSpaces:
 
         :param observation_space: ``Box(n_agents, obs_dim)`` or a ``Dict`` with that ``Box`` under ``"observation"``
         :param action_space: ``Box(n_agents, act_dim)``, bounds may be infinite, or ``MultiDiscrete`` with one entry an agent
-        :return: the numbers and flags of the joint environment
-        :raises TypeError: if a space is of a kind that no joint environment has
-        :raises ValueError: if the kinds are right and the shapes are not
+        :return: The numbers and flags of the joint environment
+        :raises TypeError: If a space is of a kind that no joint environment has
+        :raises ValueError: If the kinds are right and the shapes are not
         """
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"observation": observation_space}
         n_agents, obs_dim = _observation_shape(observation_space, parts)
@@ -165,9 +166,9 @@ def check_joint_observation(observation: Any, observation_space: spaces.Space) -
     """
     Refuse the observations of a suite's own API, which are by agent where joint ones have an agent axis.
 
-    :param observation: what should be a joint observation, or a batch of them
-    :param observation_space: joint observation space
-    :raises ValueError: if it is a list of tensors, or a dict of parts that the space does not have
+    :param observation: What should be a joint observation, or a batch of them
+    :param observation_space: Joint observation space
+    :raises ValueError: If it is a list of tensors, or a dict of parts that the space does not have
     """
     keys = set(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else set()
     if isinstance(observation, dict):
@@ -177,11 +178,11 @@ def check_joint_observation(observation: Any, observation_space: spaces.Space) -
         foreign = [part for part in observation if isinstance(part, th.Tensor)] if isinstance(observation, list) else []
         given = f"a list of {len(foreign)} tensors"
     if foreign:
+        policies = " or ".join(f"{adapter.policy}(model, env)" for adapter in registered_adapters() if adapter.policy)
         raise ValueError(
             f"The observation is {given}, but the model takes joint observations, {observation_space}. To act in the suite's "
-            "own API use sb3_cora.envs.pettingzoo.PettingZooPolicy(model, env) or sb3_cora.envs.vmas.VmasPolicy(model, env): "
-            "their predict() takes and returns what the suite does. To evaluate the model, give evaluate_policy or "
-            "EvalCallback sb3_cora.make_joint_vec_env(env)."
+            f"own API use {policies}: their predict() takes and returns what the suite does. To evaluate the model, give "
+            "evaluate_policy or EvalCallback sb3_cora.make_joint_vec_env(env)."
         )
 
 
@@ -192,9 +193,9 @@ def joint_observation_space(observation_spaces: Sequence[spaces.Space]) -> space
     Each agent's space is flattened (``gymnasium.spaces.flatten_space``) and padded to the longest; the padding has
     ``low == high == 0``, so that the space itself says which entries are real.
 
-    :param observation_spaces: one space an agent, in the order of the agents
+    :param observation_spaces: One space an agent, in the order of the agents
     :return: ``Box(n_agents, obs_dim)`` of float32
-    :raises TypeError: if an agent's space has no flat form of fixed length
+    :raises TypeError: If an agent's space has no flat form of fixed length
     """
     boxes = []
     for agent, space in enumerate(observation_spaces):
@@ -211,10 +212,10 @@ def joint_action_space(action_spaces: Sequence[spaces.Space]) -> spaces.Box | sp
     """
     One action space with an agent axis for agents that may act in unequal spaces.
 
-    :param action_spaces: one space an agent, in the order of the agents: all one-dimensional ``Box`` or all ``Discrete``
+    :param action_spaces: One space an agent, in the order of the agents: all one-dimensional ``Box`` or all ``Discrete``
     :return: ``Box(n_agents, act_dim)`` of float32 whose padded dimensions have ``low == high == 0``,
         or ``MultiDiscrete([k_1, .., k_n])``, whose indices count from 0 whatever an agent's ``Discrete.start`` is
-    :raises TypeError: if the agents' spaces are of different kinds, or of a kind that is neither
+    :raises TypeError: If the agents' spaces are of different kinds, or of a kind that is neither
     """
     choices = [space for space in action_spaces if isinstance(space, spaces.Discrete)]
     if len(choices) == len(action_spaces):
@@ -245,8 +246,8 @@ def pad_observations(observations: Sequence[np.ndarray]) -> np.ndarray:
 
 def check_team_reward(team_reward: str) -> None:
     """
-    :param team_reward: how the agents' rewards become the team's
-    :raises ValueError: if it is neither ``"mean"`` nor ``"sum"``
+    :param team_reward: How the agents' rewards become the team's
+    :raises ValueError: If it is neither ``"mean"`` nor ``"sum"``
     """
     if team_reward not in ("mean", "sum"):
         raise ValueError(f"team_reward={team_reward!r} is unknown: use 'mean' or 'sum' of the agents' rewards.")
@@ -261,23 +262,3 @@ def reduce_rewards(agent_rewards: np.ndarray, team_reward: str) -> np.ndarray:
     :return: ``(...)``
     """
     return agent_rewards.mean(axis=-1) if team_reward == "mean" else agent_rewards.sum(axis=-1)
-
-
-def warn_of_opposed_teams(names: Sequence[str], opposed: Sequence[bool], team_reward: str) -> None:
-    """
-    Tell what a team's reward means where the agents are not one team.
-
-    :param names: the agents
-    :param opposed: which of them play against the others, one flag an agent
-    :param team_reward: how the agents' rewards become the team's
-    """
-    adversaries = [name for name, flag in zip(names, opposed, strict=True) if flag]
-    others = [name for name, flag in zip(names, opposed, strict=True) if not flag]
-    if adversaries and others:
-        warnings.warn(
-            f"The agents are opposed teams, {', '.join(adversaries)} against {', '.join(others)}, and are trained as one: the "
-            f"team's reward is the {team_reward} over both sides, where what one wins the other loses, so neither learns to "
-            "win. Use an environment whose agents are one team, or let a script play one side. IPPO alone trains each agent "
-            "on its own reward, against others that learn as well.",
-            stacklevel=2,
-        )

@@ -17,12 +17,12 @@ class SuitePolicy:
 
     Each agent acts on its own observation. The state of a joint observation, which only critics look at, is left out.
 
-    :param model: the trained model
-    :param observation_space: the joint observations of the suite's environment, ``Box(n_agents, obs_dim)``
-    :param action_space: its joint actions
-    :param vec_normalize: the normalization that the model was trained with; that of the model's environment if ``None``
-    :raises TypeError: if the model is of no algorithm of this package
-    :raises ValueError: if the environment is none that the model can act in
+    :param model: The trained model
+    :param observation_space: The joint observations of the suite's environment, ``Box(n_agents, obs_dim)``
+    :param action_space: Its joint actions
+    :param vec_normalize: The normalization that the model was trained with; that of the model's environment if ``None``
+    :raises TypeError: If the model is of no algorithm of this package
+    :raises ValueError: If the environment is none that the model can act in
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class SuitePolicy:
 
     def _predict(self, parts: dict[str, np.ndarray], deterministic: bool) -> np.ndarray:
         """
-        :param parts: the joint observation, ``(..., n_agents, obs_dim)``, as ``"observation"``, and the masks where there
+        :param parts: The joint observation, ``(..., n_agents, obs_dim)``, as ``"observation"``, and the masks where there
             are any
-        :param deterministic: whether to take the most likely actions
-        :return: the joint actions, ``(..., n_agents, act_dim)`` or ``(..., n_agents)``
+        :param deterministic: Whether to take the most likely actions
+        :return: The joint actions, ``(..., n_agents, act_dim)`` or ``(..., n_agents)``
         """
         space = self.model.observation_space
         observation: Any = parts["observation"]

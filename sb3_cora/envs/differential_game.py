@@ -23,7 +23,7 @@ def gaussian_fields(actions: np.ndarray, centres: np.ndarray, heights: np.ndarra
     """
     Equation 7 of the CORA paper: the sum over fields of ``h_k exp(-|a - c_k|^2 / (2 w_k^2))``.
 
-    :param actions: joint actions ``a``, ``(batch, n_agents)``
+    :param actions: Joint actions ``a``, ``(batch, n_agents)``
     :param centres: ``c``, ``(n_fields, n_agents)``
     :param heights: ``h``, ``(n_fields,)``
     :param widths: ``w``, ``(n_fields,)``, standard deviations in units of the actions
@@ -45,8 +45,8 @@ def climb_fields(
     :param centres: ``(n_fields, n_agents)``
     :param heights: ``(n_fields,)``, positive
     :param widths: ``(n_fields,)``
-    :param max_iterations: moves after which to stop; far less are needed unless two hills are about to merge
-    :return: where the starts lead, ``(n_starts, n_agents)``
+    :param max_iterations: Moves after which to stop; far less are needed unless two hills are about to merge
+    :return: Where the starts lead, ``(n_starts, n_agents)``
     """
     points = starts
     for _ in range(max_iterations):
@@ -75,13 +75,13 @@ class DifferentialGame(BatchedGame):
     ``local_optima`` and ``optimal_return`` come from a search that climbs from every centre and from the middle between
     every two of them until it stands still, which leaves an error below 1e-9 in the return.
 
-    :param n_agents: number of agents, which is the number of dimensions of the surface
-    :param n_fields: number of hills, the best one included; where there are many, some are no optimum beside a higher one
-    :param best_height: height of the best hill; where others overlap with it, the optimum is a little higher
-    :param height_range: lowest and highest height of the other hills, above 0 and below ``best_height``
-    :param width_range: smallest and largest standard deviation of a hill of two dimensions, above 0
-    :param game_seed: seed of the hills
-    :raises ValueError: if a number is out of range
+    :param n_agents: Number of agents, which is the number of dimensions of the surface
+    :param n_fields: Number of hills, the best one included; where there are many, some are no optimum beside a higher one
+    :param best_height: Height of the best hill; where others overlap with it, the optimum is a little higher
+    :param height_range: Lowest and highest height of the other hills, above 0 and below ``best_height``
+    :param width_range: Smallest and largest standard deviation of a hill of two dimensions, above 0
+    :param game_seed: Seed of the hills
+    :raises ValueError: If a number is out of range
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class DifferentialGame(BatchedGame):
         played a dot; the bar below is full, because there is only one step.
 
         :param step: 0
-        :param action: the joint action to mark, if any
+        :param action: The joint action to mark, if any
         :return: ``(252, 240, 3)`` of uint8
         """
         best = self.local_optima[0]
@@ -146,11 +146,11 @@ class DifferentialGame(BatchedGame):
         """
         Plot the surface of two agents.
 
-        :param ax: where to plot: a surface on axes of three dimensions, a map on others; new axes of three dimensions if
+        :param ax: Where to plot: a surface on axes of three dimensions, a map on others; new axes of three dimensions if
             not given
-        :return: the axes
-        :raises ValueError: if the game has not two agents
-        :raises ImportError: if matplotlib is not installed
+        :return: The axes
+        :raises ValueError: If the game has not two agents
+        :raises ImportError: If matplotlib is not installed
         """
         self._check_plottable()
         axes = _new_axes(projection="3d") if ax is None else ax
@@ -175,11 +175,11 @@ class DifferentialGame(BatchedGame):
 
         Means outside of [-1, 1] are plotted where they act, on the border.
 
-        :param means: the mean joint actions, first to last, ``(n_points, 2)`` or ``(n_points, 2, 1)``
-        :param ax: where to plot, as in ``plot_surface``; a new map if not given
-        :return: the axes
-        :raises ValueError: if the game has not two agents, or ``means`` is of another shape or holds NaN
-        :raises ImportError: if matplotlib is not installed
+        :param means: The mean joint actions, first to last, ``(n_points, 2)`` or ``(n_points, 2, 1)``
+        :param ax: Where to plot, as in ``plot_surface``; a new map if not given
+        :return: The axes
+        :raises ValueError: If the game has not two agents, or ``means`` is of another shape or holds NaN
+        :raises ImportError: If matplotlib is not installed
         """
         self._check_plottable()
         means = np.asarray(means, dtype=np.float64)

@@ -55,19 +55,19 @@ class MaMuJoCoEnv(gym.Env):
     and 17700 with 16, a ``SubprocVecEnv`` 4400 and 4100; of Ant 4x2, 3600 and 3700 against 2000 and 1500. For worlds in
     processes of their own, ``make_joint_vec_env(..., vec_env_cls=SubprocVecEnv)``.
 
-    :param scenario: the robot, such as ``"HalfCheetah"``
-    :param agent_conf: how its joints are split among agents, such as ``"2x3"``: 2 agents of 3 joints each; for
+    :param scenario: The robot, such as ``"HalfCheetah"``
+    :param agent_conf: How its joints are split among agents, such as ``"2x3"``: 2 agents of 3 joints each; for
         ``ManySegmentAnt`` and ``ManySegmentSwimmer`` any ``"<agents>x<segments each>"``. ``None`` for one agent that moves
         all joints
-    :param agent_obsk: an agent observes its own joints and the positions of those up to this many joints away
+    :param agent_obsk: An agent observes its own joints and the positions of those up to this many joints away
     :param observation: ``"local"``, or ``"full_state_id"`` as described above, where ``agent_obsk`` has no effect
-    :param max_steps: steps after which an episode is truncated; ``None`` for the robot's own limit, which is 1000 (50 of
+    :param max_steps: Steps after which an episode is truncated; ``None`` for the robot's own limit, which is 1000 (50 of
         Reacher, 100 of Pusher)
     :param render_mode: ``"rgb_array"``, ``"depth_array"`` or ``"human"``; without a display, see :meth:`render`
-    :param kwargs: further arguments of ``mamujoco_v1.parallel_env`` (``agent_factorization``, which goes before
+    :param kwargs: Further arguments of ``mamujoco_v1.parallel_env`` (``agent_factorization``, which goes before
         ``agent_conf``, ``local_categories``, ``global_categories``) and of the Gymnasium environment (such as
         ``ctrl_cost_weight``)
-    :raises ValueError: if an argument is none of those named here
+    :raises ValueError: If an argument is none of those named here
     """
 
     # Gymnasium asks the class before there is a robot.
@@ -116,9 +116,9 @@ class MaMuJoCoEnv(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """
-        :param seed: seed of the robot's first pose
-        :param options: handed on
-        :return: the joint observation and the robot's info
+        :param seed: Seed of the robot's first pose
+        :param options: Handed on
+        :return: The joint observation and the robot's info
         """
         super().reset(seed=seed)
         state, info = self.robot.reset(seed=seed, options=options)
@@ -127,7 +127,7 @@ class MaMuJoCoEnv(gym.Env):
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """
         :param action: ``(n_agents, act_dim)``
-        :return: the joint observation, the team's reward, terminated, truncated, and the robot's info with
+        :return: The joint observation, the team's reward, terminated, truncated, and the robot's info with
             ``"agent_rewards"``, ``(n_agents,)``
         """
         # In float64 as in the suite: the costs of control are computed from it.
@@ -143,8 +143,8 @@ class MaMuJoCoEnv(gym.Env):
 
     def _joint_observation(self, state: np.ndarray) -> dict[str, np.ndarray]:
         """
-        :param state: what the robot's environment observes, ``(state_dim,)`` float64
-        :return: the joint observation
+        :param state: What the robot's environment observes, ``(state_dim,)`` float64
+        :return: The joint observation
         """
         if self.observation == "full_state_id":
             return {"observation": _with_id(state, self._n_agents), "state": _standardised(state)}
@@ -160,8 +160,8 @@ class MaMuJoCoEnv(gym.Env):
 
     def render(self) -> Any:
         """
-        :return: in the modes of arrays, a picture ``(height, width, 3)`` of uint8 or depths ``(height, width)``
-        :raises RuntimeError: if MuJoCo has nothing to draw with
+        :return: In the modes of arrays, a picture ``(height, width, 3)`` of uint8 or depths ``(height, width)``
+        :raises RuntimeError: If MuJoCo has nothing to draw with
         """
         try:
             return self.robot.render()
@@ -180,8 +180,8 @@ class MaMuJoCoEnv(gym.Env):
 
 def _check_split(scenario: str, agent_conf: str | None, custom: bool) -> None:
     """
-    :param custom: whether the user brings a factorisation, which takes the place of the suite's
-    :raises ValueError: if the suite has no such scenario, or does not split it so
+    :param custom: Whether the user brings a factorisation, which takes the place of the suite's
+    :raises ValueError: If the suite has no such scenario, or does not split it so
     """
     if scenario not in MAMUJOCO_SPLITS:
         raise ValueError(f"MaMuJoCo has no scenario {scenario!r}. It has {', '.join(sorted(MAMUJOCO_SPLITS))}.")
@@ -197,7 +197,7 @@ def _check_split(scenario: str, agent_conf: str | None, custom: bool) -> None:
 
 def _check_observation(agent_obsk: int, observation: str, max_steps: int | None) -> None:
     """
-    :raises ValueError: if an argument is out of its range
+    :raises ValueError: If an argument is out of its range
     """
     if observation not in OBSERVATIONS:
         raise ValueError(f"observation={observation!r} is unknown: use {' or '.join(map(repr, OBSERVATIONS))}.")
@@ -217,7 +217,7 @@ def _make_robot(
     """
     The environment of the single robot, with its time limit.
 
-    :raises ValueError: if the scenario does not take the arguments, or does not run on the installed MuJoCo
+    :raises ValueError: If the scenario does not take the arguments, or does not run on the installed MuJoCo
     """
     own = {name: value for name, value in kwargs.items() if name not in FACTORISATION_ARGUMENTS}
     if scenario == "CoupledHalfCheetah":
@@ -257,7 +257,7 @@ def _order_observed_joints(observed: list[dict[int, list]]) -> None:
 
     Two joints of Pusher bear one name, and the suite leaves it to chance, in each environment anew, which comes first.
 
-    :param observed: for each agent, by distance, the joints it observes; ordered in place
+    :param observed: For each agent, by distance, the joints it observes; ordered in place
     """
     for joints_by_distance in observed:
         for joints in joints_by_distance.values():
@@ -268,8 +268,8 @@ def _actuators(partitions: list) -> tuple[np.ndarray, np.ndarray]:
     """
     Where in the joint action the robot's actuators are.
 
-    :param partitions: each agent's nodes, in the order of its actions
-    :return: indices of agents and of their actions, ``(n_actuators,)`` each
+    :param partitions: Each agent's nodes, in the order of its actions
+    :return: Indices of agents and of their actions, ``(n_actuators,)`` each
     """
     where = {node.act_ids: (agent, index) for agent, nodes in enumerate(partitions) for index, node in enumerate(nodes)}
     agents, indices = zip(*(where[actuator] for actuator in range(len(where))), strict=True)
@@ -280,7 +280,7 @@ def _selection(entries: list[np.ndarray]) -> np.ndarray:
     """
     The agents' selections of the state as one array.
 
-    :param entries: positions in the state, ``(d_i,)``, of what each agent observes
+    :param entries: Positions in the state, ``(d_i,)``, of what each agent observes
     :return: ``(n_agents, max d_i)``, -1 for padding
     """
     selection = np.full((len(entries), max(map(len, entries))), -1)
@@ -292,7 +292,7 @@ def _selection(entries: list[np.ndarray]) -> np.ndarray:
 def _standardised(state: np.ndarray) -> np.ndarray:
     """
     :param state: ``(state_dim,)``
-    :return: the same with mean 0 and deviation 1 over its entries, float32; zeros if they are all equal
+    :return: The same with mean 0 and deviation 1 over its entries, float32; zeros if they are all equal
     """
     centred = state - state.sum() / len(state)
     deviation = math.sqrt(centred @ centred / len(state))
@@ -304,7 +304,7 @@ def _with_id(state: np.ndarray, n_agents: int) -> np.ndarray:
     What each agent observes in HARL: the state and its one-hot id in one vector, standardised over its entries.
 
     :param state: ``(state_dim,)``
-    :param n_agents: number of agents
+    :param n_agents: Number of agents
     :return: ``(n_agents, state_dim + n_agents)`` float32
     """
     # The agents' vectors are permutations of one another, with one mean and one deviation. Both in plain sums, because

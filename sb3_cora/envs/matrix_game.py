@@ -25,9 +25,9 @@ class MatrixGame(BatchedGame):
     """
     A game with given tables. Use it as ``GameVecEnv(MatrixGame(payoffs), num_envs=64)``.
 
-    :param payoffs: the team's reward for each step and joint action, ``(n_steps, k_1, .., k_n)``, where agent ``i`` has
+    :param payoffs: The team's reward for each step and joint action, ``(n_steps, k_1, .., k_n)``, where agent ``i`` has
         ``k_i`` actions
-    :raises ValueError: if ``payoffs`` has no agent, an agent no action, or an entry is not finite
+    :raises ValueError: If ``payoffs`` has no agent, an agent no action, or an entry is not finite
     """
 
     def __init__(self, payoffs: np.ndarray) -> None:
@@ -51,7 +51,7 @@ class MatrixGame(BatchedGame):
         """
         All the best joint actions, of which ``optimal_actions[step]`` is the first.
 
-        :param step: which step of the episode, from 0
+        :param step: Which step of the episode, from 0
         :return: ``(n_best, n_agents)``
         """
         return np.argwhere(self.payoffs[step] == self.payoffs[step].max())
@@ -62,8 +62,8 @@ class MatrixGame(BatchedGame):
         of the agents count the rows, those of the others the columns, the last agent's fastest. A best joint action has a
         dot; the joint action played has a frame; the bar below shows how far the episode is.
 
-        :param step: which step of the episode, from 0
-        :param action: the joint action to mark, if any
+        :param step: Which step of the episode, from 0
+        :param action: The joint action to mark, if any
         :return: ``(252, 240, 3)`` of uint8
         """
         n_actions = self.payoffs.shape[1:]
@@ -108,12 +108,12 @@ class MatrixTeamGame(MatrixGame):
     The matrix team game of the CORA paper (section 5.1): every step has a table of random rewards of its own, so that the
     best joint action changes from step to step, which the agents observe.
 
-    :param n_agents: number of agents
-    :param n_actions: number of actions of each agent
-    :param n_steps: number of steps of an episode
-    :param reward_range: lowest and highest reward; the entries are drawn uniformly in between
-    :param game_seed: seed of the tables
-    :raises ValueError: if a number is out of range, or the tables are too large to be held
+    :param n_agents: Number of agents
+    :param n_actions: Number of actions of each agent
+    :param n_steps: Number of steps of an episode
+    :param reward_range: Lowest and highest reward; the entries are drawn uniformly in between
+    :param game_seed: Seed of the tables
+    :raises ValueError: If a number is out of range, or the tables are too large to be held
     """
 
     def __init__(
@@ -137,15 +137,15 @@ class MultiPeakGame(MatrixGame):
     No agent plays the same action in two peaks of a step, so each peak is a local optimum: as long as not all agents leave it
     together, and for the same other peak, the team falls into the background.
 
-    :param n_agents: number of agents
-    :param n_actions: number of actions of each agent
-    :param n_steps: number of steps of an episode
-    :param n_peaks: number of peaks in each step, the best one included; at most ``n_actions``
-    :param best_peak: reward of the best peak
-    :param peak_range: lowest and highest reward of the other peaks, which are drawn uniformly in between
-    :param background_range: lowest and highest reward of everything else, likewise
-    :param game_seed: seed of the tables
-    :raises ValueError: if a number is out of range, the rewards of background, peaks and best peak do not lie above one
+    :param n_agents: Number of agents
+    :param n_actions: Number of actions of each agent
+    :param n_steps: Number of steps of an episode
+    :param n_peaks: Number of peaks in each step, the best one included; at most ``n_actions``
+    :param best_peak: Reward of the best peak
+    :param peak_range: Lowest and highest reward of the other peaks, which are drawn uniformly in between
+    :param background_range: Lowest and highest reward of everything else, likewise
+    :param game_seed: Seed of the tables
+    :raises ValueError: If a number is out of range, the rewards of background, peaks and best peak do not lie above one
         another, or the tables are too large to be held
     """
 
@@ -189,8 +189,8 @@ class ClimbingGame(MatrixGame):
     The best joint action, (0, 0) with 11, lies next to the worst, -30, so an agent that has not yet agreed with the other
     does better away from it; most methods settle at 7 or 5 a step.
 
-    :param n_steps: number of steps of an episode
-    :raises ValueError: if ``n_steps`` is less than 1
+    :param n_steps: Number of steps of an episode
+    :raises ValueError: If ``n_steps`` is less than 1
     """
 
     def __init__(self, n_steps: int = 25) -> None:
@@ -203,9 +203,9 @@ class PenaltyGame(MatrixGame):
 
     There are two best joint actions, (0, 2) and (2, 0) with 10, and a mixture of them costs ``k``; (1, 1) with 2 is safe.
 
-    :param k: the penalty, at most 0; the lower, the harder
-    :param n_steps: number of steps of an episode
-    :raises ValueError: if ``k`` is positive or not finite, or ``n_steps`` less than 1
+    :param k: The penalty, at most 0; the lower, the harder
+    :param n_steps: Number of steps of an episode
+    :raises ValueError: If ``k`` is positive or not finite, or ``n_steps`` less than 1
     """
 
     def __init__(self, k: float = -100.0, n_steps: int = 25) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_cora.common.env_util import load_entry_point
 from sb3_cora.common.joint_env import (
     check_team_reward,
     joint_action_space,
     joint_observation_space,
     pad_observations,
     reduce_rewards,
-    warn_of_opposed_teams,
 )
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.suite_policy import SuitePolicy
+from sb3_cora.envs.opposed_teams import warn_of_opposed_teams
 
 try:
     import pettingzoo
@@ -45,10 +45,10 @@ class TeamMember:
     """
     One agent of a PettingZoo environment: what of PettingZoo's dicts is its own, and in which form.
 
-    :param name: the agent in PettingZoo's dicts
-    :param observation_space: what it observes; a ``Dict`` of ``"observation"`` and ``"action_mask"`` is taken apart
-    :param action_space: how it acts
-    :raises ValueError: if it observes images
+    :param name: The agent in PettingZoo's dicts
+    :param observation_space: What it observes; a ``Dict`` of ``"observation"`` and ``"action_mask"`` is taken apart
+    :param action_space: How it acts
+    :raises ValueError: If it observes images
     """
 
     def __init__(self, name: Any, observation_space: spaces.Space, action_space: Any) -> None:
@@ -68,8 +68,8 @@ class TeamMember:
 
     def observation(self, observations: dict) -> np.ndarray:
         """
-        :param observations: by agent
-        :return: its flat observation, ``(d_i,)``, zeros if it has none
+        :param observations: By agent
+        :return: Its flat observation, ``(d_i,)``, zeros if it has none
         """
         if self.name not in observations:
             return np.zeros(spaces.flatdim(self.bare_observation_space))
@@ -78,17 +78,17 @@ class TeamMember:
 
     def action_mask(self, observations: dict, infos: dict) -> np.ndarray | None:
         """
-        :param observations: by agent
-        :param infos: by agent
-        :return: its mask, ``(k_i,)``, 1 = allowed, or ``None`` if it is given none
+        :param observations: By agent
+        :param infos: By agent
+        :return: Its mask, ``(k_i,)``, 1 = allowed, or ``None`` if it is given none
         """
         source = observations if self.observes_mask else infos
         return source.get(self.name, {}).get("action_mask")
 
     def own_action(self, row: np.ndarray) -> Any:
         """
-        :param row: its part of the joint action: a padded vector, or an index counted from 0
-        :return: its action in its own space
+        :param row: Its part of the joint action: a padded vector, or an index counted from 0
+        :return: Its action in its own space
         """
         if isinstance(self.action_space, spaces.Discrete):
             return self.action_space.start + int(row)
@@ -125,14 +125,14 @@ class PettingZooEnv(gym.Env):
 
     The environment is reset once here, because only then does it show whether it has a state and masks.
 
-    :param parallel_env: the environment to adapt, a ``ParallelEnv`` or an ``AECEnv``; agents act all in ``Box`` or all in
+    :param parallel_env: The environment to adapt, a ``ParallelEnv`` or an ``AECEnv``; agents act all in ``Box`` or all in
         ``Discrete`` spaces
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` over all possible agents; an agent that is gone
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` over all possible agents; an agent that is gone
         gets 0
-    :param use_state: whether observations carry ``state()``. Without it critics see the observations of all agents
-    :param team_info_keys: what of the agents' infos is the team's, one key or several
-    :raises TypeError: if the agents' spaces do not make a joint space
-    :raises ValueError: if ``team_reward`` is unknown, ``team_info_keys`` names what is in the info already, or an agent's
+    :param use_state: Whether observations carry ``state()``. Without it critics see the observations of all agents
+    :param team_info_keys: What of the agents' infos is the team's, one key or several
+    :raises TypeError: If the agents' spaces do not make a joint space
+    :raises ValueError: If ``team_reward`` is unknown, ``team_info_keys`` names what is in the info already, or an agent's
         observation or the state is an image
     """
 
@@ -180,9 +180,9 @@ class PettingZooEnv(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """
-        :param seed: seed of the environment
-        :param options: handed on
-        :return: the joint observation, and the info without ``"agent_rewards"``
+        :param seed: Seed of the environment
+        :param options: Handed on
+        :return: The joint observation, and the info without ``"agent_rewards"``
         """
         super().reset(seed=seed)
         observations, infos = self.parallel_env.reset(seed=seed, options=options)
@@ -191,9 +191,9 @@ class PettingZooEnv(gym.Env):
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """
         :param action: ``(n_agents, act_dim)``, or ``(n_agents,)`` of discrete actions; those of agents gone are ignored
-        :return: the joint observation, the team's reward, terminated, truncated, and the info with ``"agent_rewards"``,
+        :return: The joint observation, the team's reward, terminated, truncated, and the info with ``"agent_rewards"``,
             ``(n_agents,)``, and ``"agent_infos"``
-        :raises ValueError: if the agents' infos differ in what ``team_info_keys`` names
+        :raises ValueError: If the agents' infos differ in what ``team_info_keys`` names
         """
         acting = set(self.parallel_env.agents)
         observations, rewards, terminations, truncations, infos = self.parallel_env.step(
@@ -220,7 +220,7 @@ class PettingZooEnv(gym.Env):
         The info of the team.
 
         :param infos: PettingZoo's, by agent
-        :raises ValueError: if they differ in what ``team_info_keys`` names
+        :raises ValueError: If they differ in what ``team_info_keys`` names
         """
         # Copies, because some environments hand one dict to all agents, or the same in each step
         info: dict[str, Any] = {"agent_infos": {agent: copy(own) for agent, own in infos.items()}}
@@ -239,8 +239,8 @@ class PettingZooEnv(gym.Env):
         The observation of the team.
 
         :param observations: PettingZoo's, by agent; agents may be missing
-        :param infos: likewise
-        :param valued: the agents whose ``agent_mask`` is 1
+        :param infos: Likewise
+        :param valued: The agents whose ``agent_mask`` is 1
         """
         joint = join_observations(self.members, observations, infos, valued, self._mask_shape)
         state = self._state()
@@ -251,7 +251,7 @@ class PettingZooEnv(gym.Env):
     def _state(self) -> np.ndarray | None:
         """
         :return: ``state()`` as one vector, ``(state_dim,)``; ``None`` where the environment does not implement it
-        :raises ValueError: if it is an image
+        :raises ValueError: If it is an image
         """
         # Rock-paper-scissors of PettingZoo keeps a dict under this name.
         if not (self.use_state and callable(self.parallel_env.unwrapped.state)):
@@ -269,7 +269,7 @@ class PettingZooEnv(gym.Env):
 
     def render(self) -> Any:
         """
-        :return: whatever the PettingZoo environment renders
+        :return: Whatever the PettingZoo environment renders
         """
         return self.parallel_env.render()
 
@@ -284,10 +284,10 @@ def join_observations(
     """
     The joint observation of a team, without the state.
 
-    :param members: the agents, in order
+    :param members: The agents, in order
     :param observations: PettingZoo's, by agent; agents may be missing
-    :param infos: likewise
-    :param valued: the agents whose ``agent_mask`` is 1
+    :param infos: Likewise
+    :param valued: The agents whose ``agent_mask`` is 1
     :param mask_shape: ``(n_agents, n_actions)`` where there are action masks, else ``None``
     :return: ``"observation"``, ``"agent_mask"`` and, where there are any, ``"action_mask"``; see ``PettingZooEnv``
     """
@@ -321,14 +321,14 @@ class PettingZooPolicy(SuitePolicy):
     Each agent acts on its own observation, so an ``AECEnv`` is played with what ``last()`` returns:
     ``policy.predict({agent: observation}, {agent: info})[agent]``, and ``None`` for an agent that is done.
 
-    :param model: the trained model
-    :param env: the environment that is played, a ``ParallelEnv`` or an ``AECEnv``, with the arguments and SuperSuit's
+    :param model: The trained model
+    :param env: The environment that is played, a ``ParallelEnv`` or an ``AECEnv``, with the arguments and SuperSuit's
         wrappers that the model was trained with. It is asked for spaces and for the agents that live, and never stepped
-    :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
+    :param vec_normalize: The ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
         where it has one; a model loaded without environment knows of none:
         ``VecNormalize.load(path, make_joint_vec_env(env))``
-    :raises TypeError: if the model is of no algorithm of this package, or the environment is none of PettingZoo's
-    :raises ValueError: if the environment is none that the model can act in
+    :raises TypeError: If the model is of no algorithm of this package, or the environment is none of PettingZoo's
+    :raises ValueError: If the environment is none that the model can act in
     """
 
     def __init__(
@@ -359,11 +359,11 @@ class PettingZooPolicy(SuitePolicy):
     ) -> dict[Any, Any]:
         """
         :param observations: PettingZoo's, by agent; agents may be missing
-        :param infos: likewise; needed where they carry the action masks
-        :param deterministic: whether to take the most likely actions, or to sample
-        :return: the action of each agent that lives and has an observation, in its own space
-        :raises TypeError: if the observations are no dict
-        :raises ValueError: if an agent is unknown, or action masks are missing
+        :param infos: Likewise; needed where they carry the action masks
+        :param deterministic: Whether to take the most likely actions, or to sample
+        :return: The action of each agent that lives and has an observation, in its own space
+        :raises TypeError: If the observations are no dict
+        :raises ValueError: If an agent is unknown, or action masks are missing
         """
         if not isinstance(observations, dict):
             raise TypeError(
@@ -405,17 +405,17 @@ def make_pettingzoo_env(
     """
     Make a joint environment of a PettingZoo environment that is given by name, as in a configuration file.
 
-    :param env: an id of PettingZoo's registry, such as ``"butterfly/knights_archers_zombies-v11"``, or the function that makes
+    :param env: An id of PettingZoo's registry, such as ``"butterfly/knights_archers_zombies-v11"``, or the function that makes
         the environment, ``"package.module:function"``, such as ``"mpe2.simple_spread_v3:parallel_env"``
-    :param suite_wrappers: wrappers of a ``ParallelEnv``, the innermost first, in the form of rl_zoo3's ``env_wrapper``: names
+    :param suite_wrappers: Wrappers of a ``ParallelEnv``, the innermost first, in the form of rl_zoo3's ``env_wrapper``: names
         such as ``"supersuit.black_death_v3"``, or ``{name: keyword arguments}``, such as
         ``{"supersuit.frame_stack_v1": {"stack_size": 2}}``; one, or a list of them
-    :param team_reward: see ``PettingZooEnv``
-    :param use_state: see ``PettingZooEnv``
-    :param team_info_keys: see ``PettingZooEnv``
-    :param env_kwargs: arguments of the PettingZoo environment
-    :return: the joint environment
-    :raises ValueError: if there is no such environment or wrapper, or a wrapper gives no ``ParallelEnv``
+    :param team_reward: See ``PettingZooEnv``
+    :param use_state: See ``PettingZooEnv``
+    :param team_info_keys: See ``PettingZooEnv``
+    :param env_kwargs: Arguments of the PettingZoo environment
+    :return: The joint environment
+    :raises ValueError: If there is no such environment or wrapper, or a wrapper gives no ``ParallelEnv``
     """
     if env is None:
         raise ValueError(f"env does not say which PettingZoo environment to make. Give {ENV_FORM}.")
@@ -430,7 +430,7 @@ def make_pettingzoo_env(
 def _find_maker(env: str) -> Callable[..., Any]:
     """What makes an environment, see ``make_pettingzoo_env``: a ``ParallelEnv`` where the registry has both kinds."""
     if ":" in env:
-        return load_entry_point(env)
+        return load_env_creator(env)
     try:
         return partial(pettingzoo.make, "parallel", pettingzoo.spec("parallel", env))
     except PettingZooRegistryError:
@@ -439,9 +439,9 @@ def _find_maker(env: str) -> Callable[..., Any]:
 
 def as_parallel_env(env: "ParallelEnv | AECEnv") -> "ParallelEnv":
     """
-    :param env: any environment of PettingZoo
-    :return: the environment itself, or a conversion of an ``AECEnv``: turn-based if it is not parallelizable
-    :raises ValueError: if an ``AECEnv`` is in a wrapper of SuperSuit with a memory
+    :param env: Any environment of PettingZoo
+    :return: The environment itself, or a conversion of an ``AECEnv``: turn-based if it is not parallelizable
+    :raises ValueError: If an ``AECEnv`` is in a wrapper of SuperSuit with a memory
     """
     if not isinstance(env, AECEnv):
         return env
@@ -454,7 +454,7 @@ def _check_memory(env: Any) -> None:
     Refuse what would observe the past: around an ``AECEnv``, SuperSuit's wrappers with a memory (frame_stack_v1 and others)
     look at an agent only when it is about to act, so that after a cycle they still show what it saw before it.
 
-    :raises ValueError: if there is such a wrapper
+    :raises ValueError: If there is such a wrapper
     """
     module = sys.modules.get("supersuit.generic_wrappers.utils.shared_wrapper_util")
     while env is not None:
@@ -471,7 +471,7 @@ def _wrap(parallel_env: "ParallelEnv", suite_wrappers: str | dict | Sequence[str
     """
     Apply wrappers given by name, see ``make_pettingzoo_env``.
 
-    :raises ValueError: if there is no such wrapper, or one gives no ``ParallelEnv``
+    :raises ValueError: If there is no such wrapper, or one gives no ``ParallelEnv``
     """
     for entry in [suite_wrappers] if isinstance(suite_wrappers, str | dict) else suite_wrappers:
         if isinstance(entry, dict) and len(entry) != 1:

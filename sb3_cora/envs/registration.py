@@ -3,8 +3,11 @@
 import importlib.util
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+
+from sb3_cora.common.adapters import Adapter, register_adapter
 
 VMAS_TASKS = {
     # An agent with a free way needs about 185 steps to its goal.
@@ -53,6 +56,22 @@ MAMUJOCO_SPLITS = {
     "Walker2d": ("2x3",),
 }
 
+# The classes of the suites' own environments, and how they become joint ones
+PETTINGZOO = Adapter(
+    name="a PettingZoo ParallelEnv or AECEnv",
+    entry_point="sb3_cora.envs.pettingzoo:PettingZooEnv",
+    policy="sb3_cora.envs.pettingzoo.PettingZooPolicy",
+)
+ADAPTERS = {
+    "pettingzoo.utils.env:ParallelEnv": PETTINGZOO,
+    "pettingzoo.utils.env:AECEnv": PETTINGZOO,
+    "vmas.simulator.environment.environment:Environment": Adapter(
+        name="a VMAS Environment",
+        entry_point="sb3_cora.envs.vmas:VmasVecEnv",
+        policy="sb3_cora.envs.vmas.VmasPolicy",
+    ),
+}
+
 # Robots that the suite cannot run from a version of MuJoCo on: this one reads a matrix that has become a sparse one.
 MAMUJOCO_BROKEN_FROM = {"CoupledHalfCheetah": (3, 6)}
 
@@ -66,57 +85,51 @@ def register_envs() -> None:
     VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
     ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make;
     where gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, its ``|`` as ``-``,
-    but for what the installed MuJoCo cannot run.
+    but for what the installed MuJoCo cannot run. And hand the adapters of the suites' own environments to ``common``.
     """
+    for foreign_class, adapter in ADAPTERS.items():
+        register_adapter(foreign_class, adapter)
     for name in GAMES:
-        gym.register(
-            id=name,
-            entry_point="sb3_cora.envs.batched_game:GameEnv",
-            vector_entry_point="sb3_cora.envs.batched_game:GameVecEnv",
-            kwargs={"game": name},
-        )
+        _register(name, "batched_game:GameEnv", "batched_game:GameVecEnv", game=name)
     for name, settings in VMAS_TASKS.items():
-        _register_vmas(name, name, settings)
+        _register(name, "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **settings)
     for name in _vmas_scenarios():
-        _register_vmas(f"vmas/{name}", name, VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS}))
+        settings = VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS})
+        _register(f"vmas/{name}", "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **settings)
     for name, module in MPE2_TASKS.items():
-        _register_pettingzoo(f"mpe2/{name}", {"env": f"mpe2.{module}:parallel_env"})
-    _register_pettingzoo("pettingzoo", {})
+        _register(f"mpe2/{name}", "pettingzoo:make_pettingzoo_env", env=f"mpe2.{module}:parallel_env")
+    _register("pettingzoo", "pettingzoo:make_pettingzoo_env")
     if importlib.util.find_spec("gymnasium_robotics") is not None:
         mujoco_version = tuple(map(int, version("mujoco").split(".")[:2]))
         for scenario, splits in MAMUJOCO_SPLITS.items():
             if mujoco_version < MAMUJOCO_BROKEN_FROM.get(scenario, (99,)):
                 for split in splits:
-                    _register_mamujoco(scenario, split)
+                    # Gymnasium's ids have no "|"
+                    env_id = f"mujoco/{scenario}-{split.replace('|', '-')}"
+                    _register(env_id, "mamujoco:MaMuJoCoEnv", scenario=scenario, agent_conf=split)
 
 
-def _register_pettingzoo(env_id: str, settings: dict[str, str]) -> None:
+def register_worlds(env_id: str, entry_point: str, /, **settings: Any) -> None:
+    """
+    Register a batched simulator with Gymnasium, for ``make_joint_vec_env`` as one batch and for ``gym.make`` as one world.
+
+    :param env_id: The id
+    :param entry_point: Its class of ``Worlds``, ``"package.module:Class"``
+    :param settings: Arguments of the class besides ``num_envs``
+    """
+    _register(env_id, "worlds:WorldsEnv", "worlds:WorldsVecEnv", worlds=entry_point, **settings)
+
+
+def _register(env_id: str, env: str, vec_env: str | None = None, /, **settings: Any) -> None:
+    """An environment and, where there is one of its own, its ``VecEnv``: ``"module:name"`` in this package."""
     gym.register(
         id=env_id,
-        entry_point="sb3_cora.envs.pettingzoo:make_pettingzoo_env",
-        # It warns of the padding of unequal agents, where a space's low is its high on purpose.
-        disable_env_checker=True,
+        entry_point=f"sb3_cora.envs.{env}",
+        vector_entry_point=None if vec_env is None else f"sb3_cora.envs.{vec_env}",
+        # Of what is not a batch agents may be unequal, and Gymnasium's checker warns of their padding, where a space's low
+        # is its high on purpose
+        disable_env_checker=vec_env is None,
         kwargs=settings,
-    )
-
-
-def _register_mamujoco(scenario: str, split: str) -> None:
-    # Gymnasium's ids have no "|".
-    gym.register(
-        id=f"mujoco/{scenario}-{split.replace('|', '-')}",
-        entry_point="sb3_cora.envs.mamujoco:MaMuJoCoEnv",
-        # Gymnasium's checker warns of spaces with low == high, which is how a joint space marks padding.
-        disable_env_checker=True,
-        kwargs={"scenario": scenario, "agent_conf": split},
-    )
-
-
-def _register_vmas(env_id: str, scenario: str, settings: dict[str, int]) -> None:
-    gym.register(
-        id=env_id,
-        entry_point="sb3_cora.envs.vmas:VmasEnv",
-        vector_entry_point="sb3_cora.envs.vmas:VmasVecEnv",
-        kwargs={"scenario": scenario, **settings},
     )
 
 

@@ -4,28 +4,26 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecNormalize
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from sb3_cora.common.batch_vec_env import BatchVecEnv
 from sb3_cora.common.joint_env import (
     check_team_reward,
     joint_action_space,
     joint_observation_space,
     reduce_rewards,
-    warn_of_opposed_teams,
 )
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.suite_policy import SuitePolicy
+from sb3_cora.envs.opposed_teams import warn_of_opposed_teams
+from sb3_cora.envs.worlds import Worlds, WorldsEnv, WorldsStep, WorldsVecEnv
 
 try:
     import vmas
@@ -36,22 +34,6 @@ except ImportError as error:
     raise ImportError('VMAS is not installed: pip install "sb3-cora[vmas]"') from error
 
 
-class WorldsStep(NamedTuple):
-    """
-    What one step of every world gives, as numpy arrays.
-
-    - ``observations``: ``(num_envs, n_agents, obs_dim)`` float32
-    - ``agent_rewards``: ``(num_envs, n_agents)`` float32
-    - ``terminated``: ``(num_envs,)`` bool, the scenario says it is over
-    - ``truncated``: ``(num_envs,)`` bool, ``max_steps`` have gone
-    """
-
-    observations: np.ndarray
-    agent_rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-
-
 class RandomStream:
     """
     The random numbers of one VMAS environment.
@@ -59,7 +41,7 @@ class RandomStream:
     All VMAS environments of a process draw from one shared state, so that stepping one changes what the next draws.
     Inside ``with stream.active():`` that state is this stream's own; on leaving, it is as it was found.
 
-    :param device: device of the worlds; on a GPU, VMAS draws from the device's global generator, which is kept apart as well
+    :param device: Device of the worlds; on a GPU, VMAS draws from the device's global generator, which is kept apart as well
     """
 
     def __init__(self, device: th.device) -> None:
@@ -71,7 +53,7 @@ class RandomStream:
         """
         Restart the stream, at the state that ``vmas.make_env(seed=seed)`` starts from.
 
-        :param seed: at least 0 and below 2**32
+        :param seed: At least 0 and below 2**32
         """
         self._state = [
             th.Generator().manual_seed(seed).get_state(),
@@ -100,24 +82,29 @@ class RandomStream:
                 th.cuda.set_rng_state(cuda_found, self.device)
 
 
-class VmasWorlds:
+class VmasWorlds(Worlds):
     """
-    A batch of worlds of one VMAS task with joint spaces, numpy in and out, a random stream of its own and no auto-reset.
+    The worlds of one VMAS task, with a random stream of their own.
 
     The worlds live in PyTorch's inference mode, which spares VMAS's many small operations their book-keeping.
 
-    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
         and must no longer be stepped by others
-    :param num_envs: number of worlds; 1 when not given
-    :param max_steps: steps after which an episode is truncated, ``None`` for never
-    :param seed: seed of the random stream; without one it starts from entropy, or, for an ``Environment`` already made,
+    :param num_envs: Number of worlds; 1 when not given
+    :param max_steps: Steps after which an episode is truncated, ``None`` for never
+    :param seed: Seed of the random stream; without one it starts from entropy, or, for an ``Environment`` already made,
         where VMAS's own stream stands
-    :param device: where VMAS computes
+    :param device: Where VMAS computes
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
     :param continuous_actions: ``False`` for VMAS's discrete actions
-    :param scenario_kwargs: arguments of the scenario
-    :raises ValueError: for an unknown scenario, or for settings that an ``Environment`` already made has settled otherwise
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario_kwargs: Arguments of the scenario
+    :raises ValueError: For an unknown scenario or ``team_reward``, or for settings that an ``Environment`` already made has
+        settled otherwise
+    :raises TypeError: For an argument that the scenario does not know
     """
+
+    observation_space: spaces.Box
+    render_modes = ("human", "rgb_array")
 
     def __init__(
         self,
@@ -126,9 +113,12 @@ class VmasWorlds:
         max_steps: int | None = None,
         seed: int | None = None,
         device: str | th.device = "cpu",
+        team_reward: str = "mean",
         continuous_actions: bool = True,
         **scenario_kwargs: Any,
     ) -> None:
+        check_team_reward(team_reward)
+        self.team_reward = team_reward
         if isinstance(scenario, Environment):
             settled = {"max_steps": max_steps, **scenario_kwargs}
             if num_envs not in (None, scenario.num_envs) or any(value is not None for value in settled.values()):
@@ -153,33 +143,35 @@ class VmasWorlds:
                     terminated_truncated=True,
                     **scenario_kwargs,
                 )
-        self.num_envs = self.environment.num_envs
-        self.n_agents = self.environment.n_agents
-        self.observation_space, self.action_space, self._action_dims = _joint_spaces(self.environment)
+        observation_space, action_space, self._action_dims = _joint_spaces(self.environment)
+        super().__init__(self.environment.num_envs, observation_space, action_space)
 
-    def warn_of_opposed_teams(self, team_reward: str) -> None:
-        """
-        :param team_reward: how the agents' rewards become the team's
-        """
+    @property
+    def simulator(self) -> "Environment":
+        """The VMAS ``Environment``."""
+        return self.environment
+
+    def warn_of_opposed_teams(self) -> None:
+        """Tell what the team's reward means where the agents are not one team."""
         # VMAS flags adversaries, except for the red team of football
         opposed = [agent.adversary or agent.name.startswith("agent_red_") for agent in self.environment.agents]
-        warn_of_opposed_teams([agent.name for agent in self.environment.agents], opposed, team_reward)
+        warn_of_opposed_teams([agent.name for agent in self.environment.agents], opposed, self.team_reward)
 
     def seed(self, seed: int) -> None:
         """
         Restart the random stream; the worlds follow at their next reset.
 
-        :param seed: at least 0 and below 2**32
+        :param seed: At least 0 and below 2**32
         """
         self.stream.seed(seed)
 
     @th.inference_mode()
-    def reset(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+    def reset(self, indices: np.ndarray | None = None) -> np.ndarray:
         """
         Start new episodes.
 
-        :param indices: the worlds to reset, all when not given
-        :return: the first observations of these worlds, ``(len(indices), n_agents, obs_dim)``
+        :param indices: The worlds to reset, all when not given
+        :return: The first observations of these worlds, ``(len(indices), n_agents, obs_dim)``
         """
         with self.stream.active():
             # One swap of the random state for all worlds: Environment.reset_at pays it, a quarter of its time, for each.
@@ -219,23 +211,18 @@ class VmasWorlds:
         Advance every world by one step.
 
         :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        :return: what the step gives, before any reset
-        :raises ValueError: if an action is NaN or outside the action space
+        :return: What the step gives, before any reset
         """
-        space = self.action_space
-        if isinstance(space, spaces.Box) and not ((actions >= space.low) & (actions <= space.high)).all():
-            raise ValueError(
-                f"Actions range over [{actions.min()}, {actions.max()}], outside of {space}, or are NaN. "
-                "Clip them to the action space, as SB3's predict() does."
-            )
         with self.stream.active():
-            observations, agent_rewards, *ends, _ = self.environment.step(self.own_actions(actions))
+            observations, rewards, *ends, _ = self.environment.step(self.own_actions(actions))
             terminated, truncated = ends if self.environment.terminated_truncated else self._separate_ends()
         # Some scenarios (wheel) give rewards of shape (num_envs, 1).
-        columns = [rewards.reshape(-1) for rewards in _in_order(agent_rewards, self.environment)]
+        columns = [own.reshape(-1) for own in _in_order(rewards, self.environment)]
+        agent_rewards = th.stack(columns, dim=1).float().cpu().numpy()
         return WorldsStep(
             self.joint_observations(observations),
-            th.stack(columns, dim=1).float().cpu().numpy(),
+            reduce_rewards(agent_rewards, self.team_reward),
+            agent_rewards,
             terminated.cpu().numpy(),
             truncated.cpu().numpy(),
         )
@@ -243,7 +230,7 @@ class VmasWorlds:
     def own_actions(self, actions: np.ndarray) -> list[th.Tensor]:
         """
         :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        :return: each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds
+        :return: Each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds
         """
         if isinstance(self.action_space, spaces.Box):
             columns = th.as_tensor(actions, dtype=th.float32, device=self.environment.device)
@@ -270,14 +257,14 @@ class VmasWorlds:
             joint[:, agent, : flat.shape[1]] = flat
         return joint.cpu().numpy()
 
-    def render(self, mode: str, index: int = 0) -> np.ndarray | None:
+    def render(self, mode: str, index: int) -> np.ndarray | None:
         """
         Draw one world.
 
         :param mode: ``"rgb_array"`` for a picture, ``"human"`` for a window
-        :param index: which world
+        :param index: Which world
         :return: ``(height, width, 3)`` of uint8 with ``"rgb_array"``
-        :raises RuntimeError: if there is no display to draw on
+        :raises RuntimeError: If there is no display to draw on
         """
         try:
             with self.stream.active():
@@ -296,8 +283,21 @@ class VmasWorlds:
             self.environment.viewer.close()
             self.environment.viewer = None
 
+    @th.inference_mode()
+    def call(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        """
+        Call a method of the VMAS ``Environment``, which draws from the stream of these worlds.
 
-class VmasVecEnv(BatchVecEnv):
+        :param method_name: Name of the method
+        :param args: Its arguments
+        :param kwargs: Its keyword arguments
+        :return: Its answer
+        """
+        with self.stream.active():
+            return super().call(method_name, *args, **kwargs)
+
+
+class VmasVecEnv(WorldsVecEnv):
     """
     A Stable-Baselines3 ``VecEnv`` over the worlds of one VMAS environment, stepped as one batch.
 
@@ -308,21 +308,21 @@ class VmasVecEnv(BatchVecEnv):
     The worlds share one VMAS ``Environment``, which is what ``get_attr``, ``set_attr`` and ``env_method`` reach, and one
     random stream, which other VMAS environments of the process do not touch: ``seed(s)`` restarts it for all worlds.
 
-    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which from
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which from
         then on belongs to this object
-    :param num_envs: number of worlds
-    :param max_steps: steps after which an episode is truncated, ``None`` for never
-    :param seed: seed of the random stream
-    :param device: where VMAS computes
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param num_envs: Number of worlds
+    :param max_steps: Steps after which an episode is truncated, ``None`` for never
+    :param seed: Seed of the random stream
+    :param device: Where VMAS computes
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
     :param continuous_actions: ``False`` for VMAS's discrete actions
     :param render_mode: ``"rgb_array"`` or ``"human"``
-    :param scenario_kwargs: arguments of the scenario
-    :raises ValueError: for an unknown scenario or ``team_reward``
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario_kwargs: Arguments of the scenario
+    :raises ValueError: For an unknown scenario or ``team_reward``
+    :raises TypeError: For an argument that the scenario does not know
     """
 
-    actions: np.ndarray
+    worlds: VmasWorlds
 
     def __init__(
         self,
@@ -336,131 +336,31 @@ class VmasVecEnv(BatchVecEnv):
         render_mode: str | None = None,
         **scenario_kwargs: Any,
     ) -> None:
-        check_team_reward(team_reward)
-        self.team_reward = team_reward
-        self.worlds = VmasWorlds(scenario, num_envs, max_steps, seed, device, continuous_actions, **scenario_kwargs)
-        self.worlds.warn_of_opposed_teams(team_reward)
-        self.render_mode = render_mode
-        self.spec: gym.envs.registration.EnvSpec | None = None
-        super().__init__(self.worlds.num_envs, self.worlds.observation_space, self.worlds.action_space)
-        if seed is not None:
-            self.seed(seed)
-
-    def reset(self) -> np.ndarray:
-        """
-        Start new episodes in all worlds, from the seed given last, if one was given since the last reset.
-
-        :return: ``(num_envs, n_agents, obs_dim)``
-        """
-        if self._seeds[0] is not None:
-            self.worlds.seed(self._seeds[0])
-        self._reset_seeds()
-        self._reset_options()
-        return self.worlds.reset()
-
-    def step_async(self, actions: np.ndarray) -> None:
-        """
-        :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        """
-        self.actions = actions
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """
-        :return: observations ``(num_envs, n_agents, obs_dim)``, team rewards ``(num_envs,)``, whether the episodes have
-            ended, and one info a world
-        """
-        observations, agent_rewards, terminated, truncated = self.worlds.step(self.actions)
-        time_limits = (truncated & ~terminated).tolist()
-        infos: list[dict[str, Any]] = [
-            {"agent_rewards": rewards, "TimeLimit.truncated": time_limit}
-            for rewards, time_limit in zip(agent_rewards, time_limits, strict=True)
-        ]
-        dones = terminated | truncated
-        ended = np.flatnonzero(dones)
-        if len(ended) > 0:
-            for index in ended:
-                infos[index]["terminal_observation"] = observations[index].copy()
-            observations[ended] = self.worlds.reset(ended)
-        return observations, reduce_rewards(agent_rewards, self.team_reward), dones, infos
-
-    def close(self) -> None:
-        """Close the window, where one is open."""
-        self.worlds.close()
-
-    def get_images(self) -> list[np.ndarray | None]:
-        """
-        :return: one picture a world, ``(height, width, 3)`` of uint8
-        """
-        return [self.worlds.render("rgb_array", index) for index in range(self.num_envs)]
-
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """
-        :param attr_name: an attribute of this object or of the VMAS ``Environment``
-        :param indices: which worlds; they all have the same
-        :return: its value, once a world
-        """
-        owner = self if hasattr(self, attr_name) else self.worlds.environment
-        return [getattr(owner, attr_name) for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """
-        :param attr_name: an attribute of the VMAS ``Environment``
-        :param value: its new value
-        :param indices: must be all worlds, which share the attribute
-        :raises ValueError: if ``indices`` leaves out a world
-        """
-        left_out = set(range(self.num_envs)) - set(self._get_indices(indices))
-        if left_out:
-            raise ValueError(
-                f"The worlds of a VmasVecEnv share the attribute {attr_name!r}, so it cannot be set without the worlds "
-                f"{sorted(left_out)}. Set it for all (indices=None), or make several VmasVecEnv."
-            )
-        setattr(self.worlds.environment, attr_name, value)
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """
-        Call a method of the VMAS ``Environment``, once, for the whole batch.
-
-        :param method_name: name of the method
-        :param method_args: its arguments
-        :param indices: which worlds want the answer
-        :param method_kwargs: its keyword arguments
-        :return: its answer, once a world
-        """
-        with th.inference_mode(), self.worlds.stream.active():
-            answer = getattr(self.worlds.environment, method_name)(*method_args, **method_kwargs)
-        return [answer for _ in self._get_indices(indices)]
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """
-        :param wrapper_class: a Gymnasium wrapper
-        :param indices: which worlds
-        :return: false for each: the worlds are no Gymnasium environments
-        """
-        return [False for _ in self._get_indices(indices)]
+        worlds = VmasWorlds(scenario, num_envs, max_steps, seed, device, team_reward, continuous_actions, **scenario_kwargs)
+        worlds.warn_of_opposed_teams()
+        super().__init__(worlds, seed=seed, render_mode=render_mode)
 
 
-class VmasEnv(gym.Env):
+class VmasEnv(WorldsEnv):
     """
     One world of a VMAS task as a joint ``gymnasium.Env``, for whatever wants such an environment.
 
     It has the spaces, rewards and episode ends of ``VmasVecEnv``. Training is many times faster on that one: VMAS takes
     little longer to step hundreds of worlds than to step one.
 
-    :param scenario: name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world
-    :param max_steps: steps after which an episode is truncated, ``None`` for never
-    :param seed: seed of the random stream, as a first ``reset(seed=)`` would give it
-    :param device: where VMAS computes
-    :param team_reward: the team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world
+    :param max_steps: Steps after which an episode is truncated, ``None`` for never
+    :param seed: Seed of the random stream, as a first ``reset(seed=)`` would give it
+    :param device: Where VMAS computes
+    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
     :param continuous_actions: ``False`` for VMAS's discrete actions
     :param render_mode: ``"rgb_array"`` or ``"human"``
-    :param scenario_kwargs: arguments of the scenario
-    :raises ValueError: for an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario_kwargs: Arguments of the scenario
+    :raises ValueError: For an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
+    :raises TypeError: For an argument that the scenario does not know
     """
 
+    worlds: VmasWorlds
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 - Gymnasium's interface
 
     def __init__(
@@ -474,45 +374,10 @@ class VmasEnv(gym.Env):
         render_mode: str | None = None,
         **scenario_kwargs: Any,
     ) -> None:
-        check_team_reward(team_reward)
-        self.team_reward = team_reward
-        self.worlds = VmasWorlds(scenario, 1, max_steps, seed, device, continuous_actions, **scenario_kwargs)
-        self.worlds.warn_of_opposed_teams(team_reward)
-        self.observation_space = self.worlds.observation_space
-        self.action_space = self.worlds.action_space
-        self.render_mode = render_mode
-        self.metadata = {**self.metadata, "render_fps": round(1 / self.worlds.environment.world.dt)}
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """
-        :param seed: restarts the random stream
-        :param options: VMAS has none
-        :return: the observation ``(n_agents, obs_dim)`` and an empty info
-        """
-        super().reset(seed=seed)
-        if seed is not None:
-            self.worlds.seed(seed)
-        return self.worlds.reset()[0], {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """
-        :param action: ``(n_agents, act_dim)``, or ``(n_agents,)`` of discrete actions
-        :return: the observation ``(n_agents, obs_dim)``, the team's reward, terminated, truncated, and the info with
-            ``"agent_rewards"``, ``(n_agents,)``
-        """
-        observations, agent_rewards, terminated, truncated = self.worlds.step(np.asarray(action)[None])
-        reward = float(reduce_rewards(agent_rewards, self.team_reward)[0])
-        return observations[0], reward, bool(terminated[0]), bool(truncated[0]), {"agent_rewards": agent_rewards[0]}
-
-    def render(self) -> np.ndarray | None:
-        """
-        :return: the picture, ``(height, width, 3)`` of uint8, with ``render_mode="rgb_array"``
-        """
-        return None if self.render_mode is None else self.worlds.render(self.render_mode)
-
-    def close(self) -> None:
-        """Close the window, where one is open."""
-        self.worlds.close()
+        worlds = VmasWorlds(scenario, 1, max_steps, seed, device, team_reward, continuous_actions, **scenario_kwargs)
+        worlds.warn_of_opposed_teams()
+        super().__init__(worlds, render_mode)
+        self.metadata = {**self.metadata, "render_fps": round(1 / worlds.environment.world.dt)}
 
 
 class VmasPolicy(SuitePolicy):
@@ -526,14 +391,14 @@ class VmasPolicy(SuitePolicy):
         for _ in range(100):
             observations, rewards, dones, infos = environment.step(policy.predict(observations, deterministic=True))
 
-    :param model: the trained model
-    :param environment: the ``vmas`` ``Environment`` that is played, of any number of worlds. It is asked for its spaces and
+    :param model: The trained model
+    :param environment: The ``vmas`` ``Environment`` that is played, of any number of worlds. It is asked for its spaces and
         never stepped
-    :param vec_normalize: the ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
+    :param vec_normalize: The ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
         where it has one; a model loaded without environment knows of none:
         ``VecNormalize.load(path, make_joint_vec_env("give_way"))``
-    :raises TypeError: if the model is of no algorithm of this package, or the environment is none of VMAS's
-    :raises ValueError: if the environment is none that the model can act in
+    :raises TypeError: If the model is of no algorithm of this package, or the environment is none of VMAS's
+    :raises ValueError: If the environment is none that the model can act in
     """
 
     def __init__(
@@ -556,10 +421,10 @@ class VmasPolicy(SuitePolicy):
     ) -> "list[th.Tensor] | dict[str, th.Tensor]":
         """
         :param observations: VMAS's, each agent's ``(num_envs, d_i)``, in a list or (with ``dict_spaces``) a dict
-        :param deterministic: whether to take the most likely actions, or to sample
-        :return: each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
+        :param deterministic: Whether to take the most likely actions, or to sample
+        :return: Each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
             the observations are in one
-        :raises ValueError: if there is not one observation for each agent
+        :raises ValueError: If there is not one observation for each agent
         """
         n_agents = self.joint_spaces.n_agents
         if not isinstance(observations, list | tuple | dict) or len(observations) != n_agents:
@@ -593,8 +458,8 @@ def _unknown_arguments_refused(scenario: "str | BaseScenario") -> Iterator[None]
     another task than was meant. Each of its own scenarios does; one of the user's does where it ends with
     ``ScenarioUtils.check_kwargs_consumed(kwargs)``.
 
-    :param scenario: the scenario being made
-    :raises TypeError: for an argument that the scenario does not know
+    :param scenario: The scenario being made
+    :raises TypeError: For an argument that the scenario does not know
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Scenario kwargs")
@@ -615,7 +480,7 @@ def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | 
     """
     Joint spaces of a VMAS environment, and the length of each agent's action vector (1 for a discrete action).
 
-    :raises ValueError: if its agents act in several discrete choices each
+    :raises ValueError: If its agents act in several discrete choices each
     """
     if environment.multidiscrete_actions:
         raise ValueError(
@@ -637,7 +502,8 @@ def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | 
 
 def _length(space: Any) -> int:
     """Number of entries of a legacy gym ``Box``, or of a ``Dict`` of them."""
-    if hasattr(space, "spaces"):
+    # A Dict has no shape of its own
+    if space.shape is None:
         return sum(_length(part) for part in space.spaces.values())
     return int(np.prod(space.shape))
 

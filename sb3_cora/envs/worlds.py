@@ -1,0 +1,387 @@
+"""Simulators that step a batch of worlds at once, as a ``VecEnv`` and as a joint environment of one world."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+JointObservations = np.ndarray | dict[str, np.ndarray]
+"""Of some worlds, ``(n_worlds, n_agents, obs_dim)``, or a dict of such parts where the observation space is a ``Dict``."""
+
+
+class WorldsStep(NamedTuple):
+    """
+    What one step of every world gives.
+
+    - ``observations``: of the state after the step, before any reset; in new memory, because they are kept
+    - ``rewards``: ``(num_envs,)``, the team's, of any float type
+    - ``agent_rewards``: ``(num_envs, n_agents)`` float32, the agents' own; in new memory likewise
+    - ``terminated``: ``(num_envs,)`` bool, the task is over
+    - ``truncated``: ``(num_envs,)`` bool, a time limit is reached
+    """
+
+    observations: JointObservations
+    rewards: np.ndarray
+    agent_rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class Worlds(ABC):
+    """
+    A batch of worlds of one simulator, with joint spaces, NumPy in and out, and without automatic resets. It is all that is
+    to be written of a simulator: ``WorldsVecEnv`` and ``WorldsEnv`` make environments of it.
+
+    A subclass calls ``super().__init__`` and writes ``seed``, ``reset`` and ``step``. It may write ``render``, with
+    ``render_modes``, and ``close``; and ``simulator`` and ``call``, where attributes and methods are looked for in another
+    object.
+
+    :param num_envs: Number of worlds
+    :param observation_space: The joint observations of one world, ``Box(n_agents, obs_dim)`` or a ``Dict`` with it
+    :param action_space: Its joint actions, ``Box(n_agents, act_dim)`` or ``MultiDiscrete([k_1, .., k_n])``
+    """
+
+    #: What ``render_mode`` may be, besides ``None``
+    render_modes: tuple[str, ...] = ("rgb_array",)
+
+    def __init__(
+        self, num_envs: int, observation_space: spaces.Box | spaces.Dict, action_space: spaces.Box | spaces.MultiDiscrete
+    ) -> None:
+        self.num_envs = num_envs
+        self.observation_space = observation_space
+        self.action_space = action_space
+
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """
+        Restart the random numbers; the worlds follow at their next reset. Before the first call they come from entropy.
+
+        :param seed: At least 0 and below 2**32
+        """
+
+    @abstractmethod
+    def reset(self, indices: np.ndarray | None = None) -> JointObservations:
+        """
+        Start new episodes.
+
+        :param indices: The worlds whose episode has just ended; all, ended or not, if ``None``
+        :return: The first observations of these worlds, in new memory
+        """
+
+    @abstractmethod
+    def step(self, actions: np.ndarray) -> WorldsStep:
+        """
+        Advance every world by one step.
+
+        :param actions: One joint action of the action space a world, ``(num_envs, *action_space.shape)``, in new memory
+        :return: What the step gives, before any reset
+        """
+
+    def render(self, mode: str, index: int) -> np.ndarray | None:
+        """
+        Draw one world.
+
+        :param mode: One of ``render_modes``
+        :param index: Which world
+        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8
+        :raises NotImplementedError: If the simulator draws no pictures
+        """
+        raise NotImplementedError(f"{type(self).__name__} draws no pictures.")
+
+    def close(self) -> None:  # noqa: B027 - most simulators have nothing to close
+        """Close what is open."""
+
+    @property
+    def simulator(self) -> Any:
+        """The object whose attributes and methods the environments show as theirs."""
+        return self
+
+    def call(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
+        """
+        Call a method of the simulator.
+
+        :param method_name: Name of the method
+        :param args: Its arguments
+        :param kwargs: Its keyword arguments
+        :return: Its answer
+        """
+        return getattr(self.simulator, method_name)(*args, **kwargs)
+
+
+class WorldsVecEnv(VecEnv):
+    """
+    A Stable-Baselines3 ``VecEnv`` over worlds that are stepped as one batch.
+
+    Each world is reset by itself when its episode ends. ``infos[i]`` has ``"agent_rewards"``, ``"TimeLimit.truncated"``
+    and, when the episode has ended, ``"terminal_observation"``.
+
+    The worlds share one simulator, which is what ``get_attr``, ``set_attr`` and ``env_method`` reach, and its random
+    numbers: ``seed(s)`` restarts them for all worlds, with the next ``reset()``.
+
+    :param worlds: The worlds, or the entry point of their class, ``"package.module:Class"``
+    :param num_envs: Number of worlds to make, 1 if ``None``; the class is given it by this name
+    :param seed: Seed of the first reset
+    :param render_mode: One of the worlds' ``render_modes``
+    :param worlds_kwargs: Further arguments of the class
+    :raises ValueError: If ``render_mode`` is unknown, or arguments are given for worlds that are already made
+    """
+
+    actions: np.ndarray
+
+    def __init__(
+        self,
+        worlds: Worlds | str,
+        num_envs: int | None = None,
+        seed: int | None = None,
+        render_mode: str | None = None,
+        **worlds_kwargs: Any,
+    ) -> None:
+        self.worlds = _make_worlds(worlds, num_envs, render_mode, worlds_kwargs)
+        self.render_mode = render_mode
+        self.spec: gym.envs.registration.EnvSpec | None = None
+        super().__init__(self.worlds.num_envs, self.worlds.observation_space, self.worlds.action_space)
+        if seed is not None:
+            self.seed(seed)
+
+    def reset(self) -> JointObservations:
+        """
+        Start new episodes in all worlds, from the seed given last, if one was given since the last reset.
+
+        :return: The first observations
+        """
+        if self._seeds[0] is not None:
+            self.worlds.seed(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
+        return self.worlds.reset()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        :param actions: ``(num_envs, *action_space.shape)``
+        """
+        self.actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        :return: The observations, the team's rewards ``(num_envs,)`` of float32, whether the episodes have ended, and one
+            info a world
+        :raises ValueError: If an action is not in the action space
+        """
+        actions = np.array(self.actions)
+        check_actions(actions, self.num_envs, self.worlds.action_space)
+        observations, rewards, agent_rewards, terminated, truncated = self.worlds.step(actions)
+        # The rows below are views of arrays made anew for each step: cheaper than one array a world, and as safe to keep
+        infos: list[dict[str, Any]] = [{"agent_rewards": own, "TimeLimit.truncated": False} for own in agent_rewards]
+        dones = terminated | truncated
+        ended = np.flatnonzero(dones)
+        if len(ended) > 0:
+            for index in np.flatnonzero(truncated & ~terminated).tolist():
+                infos[index]["TimeLimit.truncated"] = True
+            first = self.worlds.reset(ended)
+            if len(ended) == self.num_envs:
+                terminal, observations = observations, first
+            else:
+                terminal = _of_worlds(observations, ended)
+                for key, part in _parts(observations).items():
+                    part[ended] = _parts(first)[key]
+            for index, own in zip(ended.tolist(), _one_by_one(terminal), strict=True):
+                infos[index]["terminal_observation"] = own
+        # In new memory: SB3 adds the value at a time limit in place
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self.worlds.close()
+
+    def get_images(self) -> list[np.ndarray | None]:
+        """
+        :return: One picture a world, ``(height, width, 3)`` of uint8
+        """
+        return [self.worlds.render("rgb_array", index) for index in range(self.num_envs)]
+
+    def render(self, mode: str | None = None) -> np.ndarray | None:
+        """
+        :param mode: ``"rgb_array"`` for a picture of all worlds, ``"human"`` for a window
+        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8
+        :raises ImportError: If OpenCV, in whose window SB3 shows pictures, is not installed
+        """
+        try:
+            return super().render(mode)
+        except ModuleNotFoundError as error:
+            if error.name != "cv2":
+                raise
+            raise ImportError(
+                'render("human") shows its pictures in a window of OpenCV, which is not installed: pip install opencv-python'
+            ) from error
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """
+        :param attr_name: An attribute of this object or of the simulator
+        :param indices: Which worlds; they all have the same
+        :return: Its value, once a world
+        """
+        try:
+            value = getattr(self, attr_name)
+        except AttributeError:
+            value = getattr(self.worlds.simulator, attr_name)
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """
+        :param attr_name: An attribute of the simulator
+        :param value: Its new value
+        :param indices: Must be all worlds, which share the attribute
+        :raises ValueError: If ``indices`` leaves out a world
+        """
+        left_out = set(range(self.num_envs)) - set(self._get_indices(indices))
+        if left_out:
+            own_class = type(self).__name__
+            raise ValueError(
+                f"The worlds of a {own_class} share the attribute {attr_name!r}, so it cannot be set without the worlds "
+                f"{sorted(left_out)}. Set it for all (indices=None), or make several {own_class}."
+            )
+        setattr(self.worlds.simulator, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """
+        Call a method of the simulator, once, for the whole batch.
+
+        :param method_name: Name of the method
+        :param method_args: Its arguments
+        :param indices: Which worlds want the answer
+        :param method_kwargs: Its keyword arguments
+        :return: Its answer, once a world
+        """
+        answer = self.worlds.call(method_name, *method_args, **method_kwargs)
+        return [answer for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """
+        :param wrapper_class: A Gymnasium wrapper
+        :param indices: Which worlds
+        :return: False for each: the worlds are no Gymnasium environments
+        """
+        return [False for _ in self._get_indices(indices)]
+
+
+class WorldsEnv(gym.Env):
+    """
+    One world as a joint ``gymnasium.Env``, for whatever wants such an environment. It has the spaces, rewards and ends of
+    episodes of ``WorldsVecEnv``, which takes little longer to step many worlds than this to step one.
+
+    :param worlds: A batch of one world, or the entry point of the class of worlds, ``"package.module:Class"``
+    :param render_mode: One of the worlds' ``render_modes``
+    :param worlds_kwargs: Further arguments of the class
+    :raises ValueError: If ``render_mode`` is unknown, or worlds that are already made are several or given arguments
+    """
+
+    # Gymnasium asks the class, before there are worlds
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - Gymnasium's interface
+
+    def __init__(self, worlds: Worlds | str, render_mode: str | None = None, **worlds_kwargs: Any) -> None:
+        self.worlds = _make_worlds(worlds, 1, render_mode, worlds_kwargs)
+        self.observation_space = self.worlds.observation_space
+        self.action_space = self.worlds.action_space
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """
+        :param seed: Restarts the random numbers
+        :param options: Worlds have none
+        :return: The joint observation and an empty info
+        """
+        super().reset(seed=seed)
+        if seed is not None:
+            self.worlds.seed(seed)
+        return _of_worlds(self.worlds.reset(), 0), {}
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: A joint action of the action space
+        :return: The joint observation, the team's reward, terminated, truncated, and the info with ``"agent_rewards"``,
+            ``(n_agents,)``
+        :raises ValueError: If the action is not in the action space
+        """
+        actions = np.array(action)[None]
+        check_actions(actions, 1, self.worlds.action_space)
+        observations, rewards, agent_rewards, terminated, truncated = self.worlds.step(actions)
+        info = {"agent_rewards": agent_rewards[0]}
+        return _of_worlds(observations, 0), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> np.ndarray | None:
+        """
+        :return: With ``render_mode="rgb_array"`` the picture, ``(height, width, 3)`` of uint8
+        """
+        return None if self.render_mode is None else self.worlds.render(self.render_mode, 0)
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self.worlds.close()
+
+
+def check_actions(actions: np.ndarray, num_envs: int, space: spaces.Box | spaces.MultiDiscrete) -> None:
+    """
+    :param actions: What should be one joint action a world
+    :param num_envs: Number of worlds
+    :param space: The action space
+    :raises ValueError: If ``actions`` is of another shape or kind, or outside of the action space
+    """
+    if actions.shape != (num_envs, *space.shape):
+        raise ValueError(
+            f"Actions are of shape {actions.shape}, expected {(num_envs, *space.shape)}: one joint action of {space} "
+            f"for each of the {num_envs} worlds."
+        )
+    if isinstance(space, spaces.Box):
+        if not ((actions >= space.low) & (actions <= space.high)).all():
+            raise ValueError(
+                f"Actions range over [{actions.min()}, {actions.max()}], outside of {space}, or are NaN. "
+                "Clip them to the action space, as SB3's predict() does."
+            )
+    # Written so that a negative index is refused, which numpy would count from the end
+    elif actions.dtype.kind not in "iu" or not ((actions >= 0) & (actions < space.nvec)).all():
+        raise ValueError(
+            f"Actions of type {actions.dtype} range over [{actions.min()}, {actions.max()}]. "
+            f"Give integers from 0 and below {space.nvec.tolist()}, agent by agent."
+        )
+
+
+def _make_worlds(worlds: Worlds | str, num_envs: int | None, render_mode: str | None, worlds_kwargs: dict[str, Any]) -> Worlds:
+    """The worlds of a class given by its entry point, or those already made; see ``WorldsVecEnv``."""
+    if isinstance(worlds, str):
+        make: Callable[..., Worlds] = load_env_creator(worlds)  # type: ignore[assignment]
+        worlds = make(num_envs=1 if num_envs is None else num_envs, **worlds_kwargs)
+    elif worlds_kwargs or num_envs not in (None, worlds.num_envs):
+        raise ValueError(
+            f"The {type(worlds).__name__} is already made, with num_envs={worlds.num_envs}: give num_envs={num_envs}, "
+            f"{worlds_kwargs} to its own constructor instead."
+        )
+    if render_mode not in (None, *worlds.render_modes):
+        known = " or ".join(map(repr, (*worlds.render_modes, None)))
+        raise ValueError(f"render_mode={render_mode!r} is unknown: use {known}.")
+    return worlds
+
+
+def _of_worlds(observations: JointObservations, indices: np.ndarray | int) -> JointObservations:
+    """The observations of some worlds: copies, of one world a view."""
+    if isinstance(observations, dict):
+        return {key: part[indices] for key, part in observations.items()}
+    return observations[indices]
+
+
+def _one_by_one(observations: JointObservations) -> Iterable[JointObservations]:
+    """The observation of each world."""
+    if isinstance(observations, dict):
+        return (dict(zip(observations, parts, strict=True)) for parts in zip(*observations.values(), strict=True))
+    return observations
+
+
+def _parts(observations: JointObservations) -> dict[str, np.ndarray]:
+    return observations if isinstance(observations, dict) else {"observation": observations}
