@@ -1,19 +1,5 @@
-"""What pyproject.toml cannot say: ``hyperparams/`` travels in the wheel, within the package that reads it."""
+"""What pyproject.toml cannot say: packages that are found, and one that is mapped beside them."""
 
-from pathlib import Path
+from setuptools import find_packages, setup
 
-from setuptools import setup
-from setuptools.command.build_py import build_py
-
-
-class BuildWithHyperparams(build_py):
-    """Builds the packages, and copies the hyperparameters among them."""
-
-    def run(self) -> None:
-        super().run()
-        # What is installed as editable reads them where they are
-        if not self.editable_mode:
-            self.copy_tree("hyperparams", str(Path(self.build_lib, "sb3_cora", "zoo", "hyperparams")))
-
-
-setup(cmdclass={"build_py": BuildWithHyperparams})
+setup(packages=[*find_packages(include=["sb3_cora*"]), "sb3_cora.zoo.hyperparams"])
