@@ -71,7 +71,7 @@ FINISHED = "wall_seconds.txt"
 LOG = "run.log"
 # What a run imports, once for all runs: the zoo's scripts, this one, as which multiprocessing sets up each process, and what
 # the first optimizer and the first picture import
-PRELOADED = ("train", "enjoy", "learning", "torch._dynamo", "matplotlib.backends.backend_agg")
+PRELOADED = ("sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "learning", "torch._dynamo", "matplotlib.backends.backend_agg")
 # Parts of the training at whose end the report looks at the Q-critics
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 # Of a bootstrap: the bounds of a handful of runs jump from value to value, and with a quarter as many to the wrong one
@@ -290,7 +290,7 @@ def train(run: Run, folder: Path) -> None:
     :param folder: the run's own, for everything that the training writes
     """
     # Costs seconds, which the process that only starts trainings does not have to wait for
-    from train import main as train_main
+    from sb3_cora.zoo.train import main as train_main
 
     finished = folder / FINISHED
     if finished.is_file():
@@ -311,9 +311,9 @@ def evaluate(run: Run, folder: Path) -> list[Row]:
     :param folder: the run's own
     :return: the rows of the run
     """
-    from enjoy import main as enjoy_main
-    from saved_run import saved_settings
     from sb3_cora.envs.batched_game import GameEnv
+    from sb3_cora.zoo.enjoy import main as enjoy_main
+    from sb3_cora.zoo.saved_run import saved_settings
 
     algo = run.algo.partition(":")[0]
     # <env>_<number>, the highest number being the latest; a name of rl_zoo3's, which replaces what does not suit a file name
@@ -408,8 +408,6 @@ class Sweep:
         self.context: Any = multiprocessing.get_context(method)
         n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         os.environ["OMP_NUM_THREADS"] = str(max(n_cores // n_jobs, 1))
-        # The zoo's scripts import their siblings by bare name
-        sys.path.insert(0, str(ROOT / "zoo"))
         if method == "forkserver":
             # Until Python 3.13 the process that is forked does not get our path
             os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)

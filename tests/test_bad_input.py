@@ -312,7 +312,7 @@ def test_large_numbers_are_no_fault() -> None:
 
 MISSING = """
 import json, sys
-for name in ("vmas", "pettingzoo", "cvxpylayers"):
+for name in ("vmas", "pettingzoo", "cvxpylayers", "rl_zoo3"):
     sys.modules[name] = None  # makes every import of it fail, as where it is not installed
 
 from sb3_cora import COMAPPO, OptimisticMAPPO, CORAPPO
@@ -327,10 +327,14 @@ def message(attempt):
 def adapt():
     import sb3_cora.envs.pettingzoo
 
+def command_line():
+    import sb3_cora.zoo.train
+
 print(json.dumps({
     "vmas": message(lambda: CORAPPO("MlpPolicy", "give_way")),
     "pettingzoo": message(adapt),
     "cvxpylayers": message(lambda: CORAPPO("MlpPolicy", NoisyTeam(), solver="cvxpylayers")),
+    "zoo": message(command_line),
 }))
 CORAPPO("MlpPolicy", NoisyTeam(), n_steps=8, batch_size=8).learn(8)
 """

@@ -17,11 +17,10 @@ from tests.processes import ROOT, run_python
 
 PACKAGE = ROOT / "sb3_cora"
 ALGORITHM_PACKAGES = {
-    path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("common", "credit", "envs")
+    path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("common", "credit", "envs", "zoo")
 }
-ZOO_MODULES = {path.stem for path in (ROOT / "zoo").glob("*.py")} | {"zoo"}
 
-# Modules of optional dependencies, each with the only files of the package that may import it
+# Modules of optional dependencies, each with the only files outside of the zoo that may import it
 OPTIONAL = {
     "vmas": ["envs/vmas.py"],
     "pettingzoo": ["envs/pettingzoo.py"],
@@ -63,8 +62,7 @@ def within(module: str, package: str) -> bool:
 
 def test_parts_are_found() -> None:
     assert {"cora_ppo", "mappo"} <= ALGORITHM_PACKAGES
-    assert {"train", "enjoy", "exp_manager"} <= ZOO_MODULES
-    assert all(files_of(part) for part in ("common", "credit", "envs"))
+    assert all(files_of(part) for part in ("common", "credit", "envs", "zoo"))
 
 
 @pytest.mark.parametrize("path", files_of("credit"), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -169,16 +167,29 @@ def test_algorithms_do_not_import_environments(algorithm: str) -> None:
         assert [module for module in imported_modules(path) if within(module, "sb3_cora.envs")] == []
 
 
+def files_outside_the_zoo() -> list[Path]:
+    return sorted(set(PACKAGE.rglob("*.py")) - set(files_of("zoo")))
+
+
 def test_nothing_imports_the_zoo() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        assert [module for module in imported_modules(path) if module.partition(".")[0] in ZOO_MODULES] == [], path
+    for path in files_outside_the_zoo():
+        assert [module for module in imported_modules(path) if within(module, "sb3_cora.zoo") or within(module, "zoo")] == []
+        # Nor through a name that something else imports
+        assert "sb3_cora.zoo" not in path.read_text(encoding="utf-8"), path
+
+
+def test_what_runs_in_a_clone_is_what_is_installed() -> None:
+    scripts = sorted((ROOT / "zoo").glob("*.py"))
+    assert {"train", "enjoy", "record_video"} <= {script.stem for script in scripts}
+    for script in scripts:
+        assert list(imported_modules(script)) == [f"sb3_cora.zoo.{script.stem}.main"]
 
 
 @pytest.mark.parametrize("module", sorted(OPTIONAL))
 def test_optional_dependency_is_imported_only_where_it_is_adapted(module: str) -> None:
     importers = [
         path.relative_to(PACKAGE).as_posix()
-        for path in PACKAGE.rglob("*.py")
+        for path in files_outside_the_zoo()
         if any(within(imported, module) for imported in imported_modules(path))
     ]
     assert set(importers) <= set(OPTIONAL[module])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sb3_cora.zoo.display import virtual_display
 from tests.test_zoo import run_script
 
 imageio = pytest.importorskip("imageio.v3")
@@ -49,11 +50,8 @@ def test_a_trained_model_is_recorded(
 
 
 @needs_xvfb
-def test_the_display_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_display_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "zoo"))
-    from display import virtual_display
-
     with virtual_display():
         number = os.environ["DISPLAY"]
         assert number.startswith(":")

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -18,21 +19,14 @@ import torch as th
 import yaml
 from stable_baselines3 import PPO
 
-import sb3_cora
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.vec_normalize import JointVecNormalize
+from sb3_cora.zoo.callbacks import save_whole
 from tests import algorithms
 from tests.processes import ROOT, interrupt_python, run_python, start_python
 
-ALGORITHMS = {
-    "coma_ppo": sb3_cora.COMAPPO,
-    "cora_ppo": sb3_cora.CORAPPO,
-    "happo": sb3_cora.HAPPO,
-    "ippo": sb3_cora.IPPO,
-    "mappo": sb3_cora.MAPPO,
-    "optimistic_mappo": sb3_cora.OptimisticMAPPO,
-    "shapley_ppo": sb3_cora.ShapleyPPO,
-}
+# By the names of their folders, which are those of the command line
+ALGORITHMS = {algorithm.__module__.split(".")[1]: algorithm for algorithm in algorithms.ALGORITHMS}
 SCENARIOS = (
     *("give_way", "multi_give_way", "navigation"),
     *("matrix_team", "multi_peak", "climbing", "penalty", "differential"),
@@ -59,19 +53,26 @@ SHORT = ("--env-kwargs", "max_steps:20", "--eval-episodes", "8", "--n-eval-envs"
 pytestmark = pytest.mark.xdist_group("zoo")
 
 
-def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def environment(folder: Path) -> dict[str, str]:
     # Packages of the user's own stand in the folder
-    environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
-    return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=environment, check=check)
+    return {"PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
+
+
+def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=environment(folder), check=check)
 
 
 @pytest.fixture(scope="module")
 def registry() -> dict[str, Any]:
     """What the zoo registers, with settings that the samplers draw, asked in a process of its own."""
     probe = """
-import json, optuna, algos, hyperparams_opt
+import json, optuna
 from rl_zoo3.exp_manager import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from sb3_cora.zoo.algos import register_algorithms
+
+of_rl_zoo3 = set(ALGOS)
+register_algorithms()
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -84,15 +85,15 @@ def draw(name, n_envs):
 
 print(json.dumps({
     name: {"class": ALGOS[name].__name__, "trials": [trial for n_envs in (1, 4, 256, 1000) for trial in draw(name, n_envs)]}
-    for name in algos.ALGORITHMS
+    for name in ALGOS.keys() - of_rl_zoo3
 }, default=str))
 """
-    return json.loads(run_python("-c", probe, cwd=ROOT / "zoo").stdout)
+    return json.loads(run_python("-c", probe).stdout)
 
 
 def test_registry_is_complete(registry: dict[str, Any]) -> None:
-    # The command line knows whatever the package exports, under the name of its folder
-    assert {cls.__module__.split(".")[1]: cls for cls in algorithms.ALGORITHMS} == ALGORITHMS
+    assert {"coma_ppo", "cora_ppo", "happo", "ippo", "mappo", "optimistic_mappo", "shapley_ppo"} <= set(ALGORITHMS)
+    # The command line knows whatever the package exports
     assert {name: entry["class"] for name, entry in registry.items()} == {
         name: cls.__name__ for name, cls in ALGORITHMS.items()
     }
@@ -414,6 +415,72 @@ def test_processes_are_few_and_may_be_interrupted(foreign_env: Path) -> None:
     assert len(set((foreign_env / "processes.txt").read_text().split())) == 1 + 1 + 1
 
 
+def test_new_algorithm_follows_the_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An algorithm of one's own, by the section of CONTRIBUTING.md, what is written there taken to the letter: 15 lines of Python
+    and YAML in three files, blank ones not counted, and none in the zoo.
+    """
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A new algorithm")[2]
+    # The blocks stand within a list
+    section = re.sub("^   ", "", section, flags=re.MULTILINE)
+    files = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE))
+    assert len(files) == 3
+    assert sum(1 for content in files.values() for line in content.splitlines() if line) == 15
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (command,) = re.findall(r"^```bash\npython (.*)\n```", section, flags=re.MULTILINE)
+
+    def run(arguments: str) -> str:
+        return run_python(*shlex.split(arguments), cwd=tmp_path, environment=environment(tmp_path)).stdout
+
+    # One rollout
+    run(f"{command} -n 128 --eval-freq -1 --final-eval-episodes -1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from noisy_mappo import NoisyMAPPO
+
+    model = NoisyMAPPO.load(tmp_path / "logs" / "noisy_mappo" / "climbing_1" / "climbing.zip")
+    assert (model.num_timesteps, model.n_steps, model.batch_size) == (128, 32, 64)
+    named = "--gym-packages noisy_mappo --algo noisy_mappo --env climbing"
+    assert "length 25.0 +- 0.0, 4 episodes" in run(f"-m sb3_cora.zoo.enjoy {named} --eval-episodes 4")
+
+
+# What an algorithm of one's own is searched over, and what is said of one that has no settings, or another's name
+OWN_ALGORITHMS = """
+import sys, types
+import optuna
+from sb3_cora import CORAPPO, ShapleyPPO
+from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.hyperparams_opt import sample_params
+from sb3_cora.zoo.train import main
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+sys.modules["mine"] = mine = types.ModuleType("mine")
+mine.Mine = type("Mine", (CORAPPO,), {"__module__": "mine"})
+for algorithm in (mine.Mine, ShapleyPPO):
+    print("variance_weight" in sample_params(algorithm, optuna.create_study().ask(), 2, 4, {}))
+sys.argv = ["train", "--gym-packages", "mine", "--algo", "mine", "--env", "climbing"]
+try:
+    main()
+except ValueError as error:
+    print(error)
+sys.argv = ["train", "--gym-packages", "mine"]
+mine.Mine = type("Other", (CORAPPO,), {"__module__": "mine"})
+try:
+    register_algorithms()
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_algorithms_of_ones_own_are_searched_and_told_apart(tmp_path: Path) -> None:
+    inherited, nearest, *output = run_python("-c", OWN_ALGORITHMS, cwd=tmp_path).stdout.splitlines()
+    assert (inherited, nearest) == ("True", "False")
+    assert re.search(r"^There are no settings for mine, no .*mine\.yml: name a file with --conf-file", output[-2])
+    assert "would be --algo mine, after its module, and so is <class 'mine.Mine'>: rename the module" in output[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_error_in_a_trial_ends_the_search(foreign_env: Path) -> None:
     run = run_script(
         "train.py",
@@ -472,29 +539,27 @@ def test_classes_and_schedules_have_a_written_form(tmp_path: Path) -> None:
     assert policy.net_arch["pi"] == [8]
 
 
-# Scripts one after the other in one process, which spares the imports; each leaves its output, or its error
+# Modules with a main, one after the other in one process, which spares the imports; each leaves its output, or its error
 SESSION = """
 import contextlib, importlib, json, sys, warnings
 
-for index, (script, *arguments) in enumerate(json.loads(sys.argv[1])):
-    sys.argv = [script, *arguments]
+for index, (module, *arguments) in enumerate(json.loads(sys.argv[1])):
+    sys.argv = [module, *arguments]
     with open(f"output_{index}.txt", "w") as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             try:
-                importlib.import_module(script).main()
+                importlib.import_module(module).main()
             except (Exception, SystemExit) as error:
                 print(f"{type(error).__name__}: {error}")
 """
+TRAIN, ENJOY = "sb3_cora.zoo.train", "sb3_cora.zoo.enjoy"
 # A training on a game whose episodes have 25 steps
-PENALTY = ("train", "--algo", "mappo", "--env", "penalty", "--eval-freq", "256", "--final-eval-episodes", "4", *TINY)
-# On observations of several parts, masks among them, which are not stacked
-STACKED = ("train", "--algo", "ippo", "--env", "mpe2/simple_spread", "-n", "256", "--eval-freq", "-1", *TINY, "frame_stack:3")
+PENALTY = (TRAIN, "--algo", "mappo", "--env", "penalty", "--eval-freq", "256", "--final-eval-episodes", "4", *TINY)
+# Observations of several parts, masks among them, which are not stacked
+STACKED = ("--algo", "ippo", "--env", "mpe2/simple_spread")
+STACKING = ("-n", "256", "--eval-freq", "-1", *TINY, "frame_stack:3")
 NORMALIZED = "normalize:dict(norm_obs=True,norm_reward=False)"
-
-
-def environment(folder: Path) -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT, ROOT / "zoo")))}
 
 
 def run_session(commands: list[tuple[str, ...]], folder: Path) -> list[str]:
@@ -555,9 +620,6 @@ def test_killed_training_leaves_checkpoints_with_their_statistics(killed_run: Pa
 
 
 def test_model_and_statistics_take_their_places_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "zoo"))
-    from callbacks import save_whole
-
     env = JointVecNormalize(make_joint_vec_env("penalty", n_envs=8, seed=0))
     model = MAPPO("MlpPolicy", env, n_steps=32, batch_size=128, n_epochs=1, seed=0)
     path, statistics = tmp_path / "best_model.zip", tmp_path / "statistics" / "vecnormalize.pkl"
@@ -577,7 +639,7 @@ def test_model_and_statistics_take_their_places_together(tmp_path: Path, monkeyp
 # What enjoy.py and record_video.py load
 PROBE = """
 import argparse, json
-from saved_run import add_arguments, load_run
+from sb3_cora.zoo.saved_run import add_arguments, load_run
 
 def main():
     parser = argparse.ArgumentParser()
@@ -616,7 +678,7 @@ def continued(killed_run: Path) -> dict[str, str]:
     checkpoint = f"logs/mappo/penalty_1/rl_model_{last_checkpoint(killed_run)}_steps.zip"
     best = "logs/mappo/penalty_1/best_model.zip"
     train = (*PENALTY, NORMALIZED, "learning_rate:lin_1e-3")
-    play = ("enjoy", "--algo", "mappo", "--env", "penalty")
+    play = (ENJOY, "--algo", "mappo", "--env", "penalty")
     commands = {
         "checkpoint": (*train, "-i", checkpoint, "-n", "300"),
         "best": (*PENALTY, NORMALIZED, *("-i", best, "-n", "256", "--reset-num-timesteps", "-P", "--env-kwargs", "k:-50")),
@@ -627,8 +689,8 @@ def continued(killed_run: Path) -> dict[str, str]:
         "play best": (*play, "--load-best", "-n", "60", "--no-render", "--n-envs", "3"),
         "play checkpoint": (*play, "--load-last-checkpoint", "-n", "24"),
         "play behind": (*play, "--folder", "behind", "-n", "24"),
-        "stacked": (*STACKED, "--env-kwargs", "team_reward:sum"),
-        "play stacked": ("enjoy", *STACKED[1:5], "--eval-episodes", "2", "--verbose", "0"),
+        "stacked": (TRAIN, *STACKED, *STACKING, "--env-kwargs", "team_reward:sum"),
+        "play stacked": (ENJOY, *STACKED, "--eval-episodes", "2", "--verbose", "0"),
         "no setting": (*PENALTY, "n_epochs=5"),
         "no expression": (*PENALTY, "policy_kwargs:dict(net_arch=[8)"),
         "no integer": (*PENALTY, "n_epochs:many"),

@@ -17,16 +17,15 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from batch_env import batch_env_constructor
-from callbacks import ProgressCallback, SaveModelCallback
-from evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
-from plot import plot_learning_curve
-from saved_run import saved_settings
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.vec_normalize import JointVecNormalize
+from sb3_cora.zoo.batch_env import batch_env_constructor
+from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback
+from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
+from sb3_cora.zoo.plot import plot_learning_curve
+from sb3_cora.zoo.saved_run import saved_settings
 
-HYPERPARAMS_FOLDER = Path(__file__).resolve().parent.parent / "hyperparams"
 # Settings that rl_zoo3 would evaluate as Python code if they were strings
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
 # Settings that may be schedules and that rl_zoo3 does not know
@@ -35,6 +34,14 @@ SCHEDULED = ("eta", "ent_coef", "q_learning_rate", "vf_learning_rate")
 KEPT_SETTINGS = ("n_timesteps", "normalize", "policy", "policy_kwargs")
 # Evaluations and checkpoints, at most, during a training whose --eval-freq or --save-freq is 0
 N_EVALUATIONS = 30
+
+
+def hyperparams_folder() -> Path:
+    """
+    :return: Where the files ``<algo>.yml`` are: the folder that travels in the wheel, and in a clone the one at its top
+    """
+    packaged = Path(__file__).resolve().parent / "hyperparams"
+    return packaged if packaged.is_dir() else packaged.parents[2] / "hyperparams"
 
 
 def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSchedule]:
@@ -81,9 +88,12 @@ class JointExperimentManager(ExperimentManager):
         self.evaluation_size = EvaluationSize.of_env(self.env_name.gym_id)
         # Whether timesteps and schedules go on from those of the model that is continued
         self.keeps_counter = self.continue_training and not self.args.reset_num_timesteps
-        own_config = HYPERPARAMS_FOLDER / f"{self.algo}.yml"
-        if kwargs.get("config") is None and own_config.is_file():
-            self.config = str(own_config)
+        if kwargs.get("config") is None:
+            own_config = hyperparams_folder() / f"{self.algo}.yml"
+            if own_config.is_file():
+                self.config = str(own_config)
+            elif not Path(self.config).is_file():
+                raise ValueError(f"There are no settings for {self.algo}, no {own_config}: name a file with --conf-file.")
         if self.trial_id is not None:
             if self.storage is None or self.study_name is None:
                 raise ValueError(f"--trial-id {self.trial_id} is a trial of which study? Give its --storage and --study-name.")

@@ -1,7 +1,6 @@
 """What a training has left in its folder: flags that find it, its environment and its model."""
 
 import argparse
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-import algos  # noqa: F401  registers the algorithms
-import sb3_cora.envs  # noqa: F401  registers the environments
-from batch_env import batch_env_constructor
-from evaluation import EvaluationSize, statistics_path
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
-from settings import StoreSettings
+from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.batch_env import batch_env_constructor
+from sb3_cora.zoo.evaluation import EvaluationSize, statistics_path
+from sb3_cora.zoo.settings import StoreSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
@@ -30,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     :param parser: to add them to
     :param n_envs: number of environments side by side, unless told otherwise; 0 for what suits the environment
     """
+    register_algorithms()
     parser.add_argument("--algo", default="cora_ppo", choices=list(ALGOS), help="algorithm")
     parser.add_argument("--env", default="give_way", type=EnvironmentName, help="environment id")
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     parser.add_argument("--seed", default=0, type=int, help="random seed")
     parser.add_argument("--device", default="auto", help="PyTorch device (cpu, cuda, ...)")
     parser.add_argument("--num-threads", default=1, type=int, help="number of PyTorch's threads (-1: its default)")
-    parser.add_argument("--gym-packages", default=[], nargs="+", help="modules to import that register environments")
+    parser.add_argument("--gym-packages", default=[], nargs="+", help="modules to import: environments, algorithms")
     parser.add_argument("--env-kwargs", nargs="+", action=StoreSettings, help="arguments of the environment, as name:value")
 
 
@@ -54,8 +53,6 @@ def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm
     :param env_kwargs: arguments of the environment that go before all others
     :return: the model, ``args.n_envs`` environments, and the folder of the run
     """
-    for module in args.gym_packages:
-        importlib.import_module(module)
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
     set_random_seed(args.seed)

@@ -1,0 +1,83 @@
+"""
+Train an algorithm on an environment, or search for its settings, with rl_zoo3's command line.
+
+    python -m sb3_cora.zoo.train --algo cora_ppo --env give_way --progress
+    python -m sb3_cora.zoo.train --algo mappo --env navigation -n 500000 -params n_epochs:5
+    python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -i logs/cora_ppo/give_way_1/rl_model_768000_steps.zip
+    python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -optimize --n-trials 50 --n-jobs 2
+
+All flags of rl_zoo3 are there, and two more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its model;
+after any other end ``-i`` goes on from the last checkpoint. It trains what was left, or ``-n`` more timesteps.
+"""
+
+import argparse
+import signal
+import sys
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import rl_zoo3.exp_manager
+import rl_zoo3.train
+from stable_baselines3.common.utils import LinearSchedule
+
+from sb3_cora.common.vec_frame_stack import JointVecFrameStack
+from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.callbacks import WholeCheckpointCallback
+from sb3_cora.zoo.exp_manager import JointExperimentManager
+from sb3_cora.zoo.settings import StoreSettings
+
+DEFAULTS = (
+    *("--algo", "cora_ppo"),
+    *("--env", "give_way"),
+    *("--eval-freq", "0"),  # up to 30 evaluations, spread over the training
+    *("--save-freq", "0"),  # a checkpoint before each
+    *("--eval-episodes", "0"),  # as many as suit the environment
+    *("--n-eval-envs", "0"),  # likewise
+    *("--num-threads", "1"),  # the networks are small: threads gain little, and stall each other where a core is taken
+)
+
+
+class TrainArgumentParser(argparse.ArgumentParser):
+    """
+    The parser of rl_zoo3's flags, with those of this project.
+
+    The parameters are those of ``argparse.ArgumentParser``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_argument(
+            "--final-eval-episodes",
+            default=0,
+            type=int,
+            help="Number of episodes to evaluate the last and the best model on after the training "
+            "(default: 0, 100 where the suite steps its environments as one batch and 20 elsewhere; if negative, none)",
+        )
+        self.add_argument(
+            "--reset-num-timesteps",
+            action="store_true",
+            help="With -i: count timesteps and schedules from their start again",
+        )
+
+
+def main() -> None:
+    """Run rl_zoo3's training with the project's experiment manager."""
+    rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=TrainArgumentParser)  # type: ignore[assignment]
+    rl_zoo3.train.StoreDict = StoreSettings  # type: ignore[misc]
+    rl_zoo3.train.ExperimentManager = JointExperimentManager  # type: ignore[misc]
+    # `frame_stack: 4` over observations with masks
+    rl_zoo3.exp_manager.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
+    rl_zoo3.exp_manager.CheckpointCallback = WholeCheckpointCallback  # type: ignore[misc]
+    # rl_zoo3's goes below 0 where a training is no whole number of rollouts; our algorithms stop at 0 anyway, SB3's do not
+    rl_zoo3.exp_manager.SimpleLinearSchedule = partial(LinearSchedule, end=0.0, end_fraction=1.0)  # type: ignore[assignment,misc]
+    register_algorithms()
+    # As Ctrl-C does: what schedulers of clusters end a job with
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # In front of the user's flags, which therefore win
+    sys.argv[1:1] = DEFAULTS
+    rl_zoo3.train.train()
+
+
+if __name__ == "__main__":
+    main()
