@@ -104,6 +104,7 @@ def allocate(
         sound = th.ones_like(unit, dtype=th.bool)
     else:
         sound = values.isfinite().all(dim=1) & grand_value.isfinite() & unit.isfinite() & (unit > 0)
+    unit = unit.masked_fill(~sound, 1)
     players = None if player_mask is None else player_mask.to(device).bool()
 
     settings = {"variance_weight": variance_weight, "epsilon_bound": epsilon_bound, "solver": solver}
@@ -113,17 +114,24 @@ def allocate(
     pieces = []
     for start in range(0, max(1, len(values)), size):
         piece = slice(start, start + size)
-        present = None if players is None else players[piece]
-        pieces.append(divide.scaled(values[piece], sample, grand_value[piece], unit[piece], sound[piece], present))
-    result = Credits(*(th.cat(parts) for parts in zip(*pieces, strict=True)))
+        unsound = ~sound[piece]
+        scaled = (values[piece].to(unit.dtype) / unit[piece, None]).masked_fill_(unsound[:, None], 0)
+        scaled_grand_value = (grand_value[piece].to(unit.dtype) / unit[piece]).masked_fill_(unsound, 0)
+        if players is None:
+            pieces.append(divide(scaled, sample, scaled_grand_value))
+        else:
+            pieces.append(divide.among(players[piece], scaled, sample, scaled_grand_value))
+    credits, epsilon, gap, converged = (th.cat(parts) for parts in zip(*pieces, strict=True))
+    result = Credits(
+        credits=credits * unit[:, None] * sound[:, None],
+        epsilon=epsilon * unit,
+        gap=(gap * unit).masked_fill(~sound, math.inf),
+        converged=converged & sound,
+    )
     if check and not bool(result.converged.all()):
         raise ConvergenceError(_describe_failures(result))
-    return Credits(
-        credits=result.credits.to(values.dtype),
-        epsilon=result.epsilon.to(values.dtype),
-        gap=result.gap.to(values.dtype),
-        converged=result.converged,
-    )
+    credits, epsilon, gap = (part.to(values.dtype) for part in result[:3])
+    return Credits(credits, epsilon, gap, result.converged)
 
 
 class _Divider(NamedTuple):
@@ -138,35 +146,6 @@ class _Divider(NamedTuple):
     name: str
     concept: Concept
     settings: dict[str, Any]
-
-    def scaled(
-        self,
-        values: th.Tensor,
-        sample: CoalitionSample,
-        grand_value: th.Tensor,
-        unit: th.Tensor,
-        sound: th.Tensor,
-        players: th.Tensor | None,
-    ) -> Credits:
-        """
-        :param values: ``(batch, n_coalitions)``, of any floating point type
-        :param sample: the coalitions
-        :param grand_value: ``(batch,)``
-        :param unit: what the values are divided by beforehand and the credits multiplied by afterwards, ``(batch,)``
-        :param sound: boolean ``(batch,)``, false for samples that are not to be solved but flagged
-        :param players: boolean ``(batch, n_agents)``, who takes part in which game; everyone if ``None``
-        :return: the divided values, in the precision of the solver
-        """
-        unit = unit.masked_fill(~sound, 1)
-        values = (values.to(unit.dtype) / unit[:, None]).masked_fill_(~sound[:, None], 0)
-        grand_value = (grand_value.to(unit.dtype) / unit).masked_fill_(~sound, 0)
-        result = self(values, sample, grand_value) if players is None else self.among(players, values, sample, grand_value)
-        return Credits(
-            credits=result.credits * unit[:, None] * sound[:, None],
-            epsilon=result.epsilon * unit,
-            gap=(result.gap * unit).masked_fill(~sound, math.inf),
-            converged=result.converged & sound,
-        )
 
     def __call__(
         self, values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor, players: th.Tensor | None = None
@@ -196,7 +175,7 @@ class _Divider(NamedTuple):
             )
         if players is not None:
             values = values.masked_fill(~splits(masks, players), -math.inf)
-        epsilon = largest_excess(division.credits, values, masks) if len(masks) else th.zeros_like(grand_value)
+        epsilon = largest_excess(division.credits, values, masks)
         epsilon = epsilon.masked_fill(epsilon == -math.inf, 0)
         if self.settings["epsilon_bound"] == "nonnegative":
             epsilon = epsilon.clamp(min=0)
@@ -212,12 +191,8 @@ class _Divider(NamedTuple):
         """
         if self.concept.estimates and sample.expected_counts is not None:
             return self(values, sample, grand_value, players)
-        result = Credits(
-            credits=values.new_zeros(players.shape),
-            epsilon=th.zeros_like(grand_value),
-            gap=th.zeros_like(grand_value),
-            converged=th.ones_like(grand_value, dtype=th.bool),
-        )
+        nothing = th.zeros_like(grand_value)
+        result = Credits(values.new_zeros(players.shape), nothing, nothing.clone(), nothing == 0)
         teams, team_of_sample = th.unique(players, dim=0, return_inverse=True)
         for number, team in enumerate(teams):
             if not team.any():
@@ -226,9 +201,8 @@ class _Divider(NamedTuple):
             team_masks, rows = restrict_coalitions(sample.masks, team)
             divided = self(values[samples][:, rows], CoalitionSample(team_masks), grand_value[samples])
             result.credits[samples[:, None], team.nonzero()[:, 0]] = divided.credits
-            result.epsilon[samples] = divided.epsilon
-            result.gap[samples] = divided.gap
-            result.converged[samples] = divided.converged
+            for whole, part in zip(result[1:], divided[1:], strict=True):
+                whole[samples] = part
         return result
 
 

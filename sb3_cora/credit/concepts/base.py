@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch as th
 
 from sb3_cora.credit.coalitions import all_coalitions, n_proper_coalitions
-from sb3_cora.credit.sampling import SAMPLINGS, CoalitionSample, Sampling, draw_coalitions
+from sb3_cora.credit.sampling import CoalitionSample, Sampling, draw_coalitions
 
 Setting = Literal["variance_weight", "epsilon_bound", "solver"]
 
@@ -60,7 +60,7 @@ class Concept:
     :param sampling: how coalitions are drawn for it unless told otherwise, one of ``SAMPLINGS``
     :param max_agents_exact: up to how many agents it is given all proper coalitions unless told otherwise, at least
         ``MAX_AGENTS_EXACT``. Beyond, it divides on those that are drawn; where these hold all it takes, it is exact still
-    :raises ValueError: for a setting or a sampling that there is not
+    :raises ValueError: for a setting that there is not
     """
 
     divide: Callable[..., th.Tensor | Division]
@@ -76,8 +76,6 @@ class Concept:
         known = get_args(Setting)
         if not set(self.settings) <= set(known):
             raise ValueError(f"settings={self.settings!r} must be a tuple of names out of {list(known)}.")
-        if self.sampling not in SAMPLINGS:
-            raise ValueError(f"sampling={self.sampling!r} is unknown, expected one of {list(SAMPLINGS)}.")
 
     def draw(
         self,
