@@ -177,7 +177,7 @@ def test_credits_of_the_dead_are_zero(credit: str) -> None:
     alive, credits = kept["alive"], kept["credits"]
     assert not alive[..., 1].any() and alive[..., 2].all() and set(alive[..., 0].ravel()) == {True, False}
     assert not credits[~alive].any() and np.isfinite(credits).all()
-    if credit in ("core", "least_core", "shapley", "equal"):
+    if CONCEPTS[credit].efficient:
         # The mean over the living is the team's advantage
         np.testing.assert_allclose(credits.sum(axis=2) / alive.sum(axis=2), kept["advantages"], rtol=1e-4, atol=1e-4)
     lone = alive.sum(axis=2) == 1

@@ -13,25 +13,16 @@ from sb3_cora.common.type_aliases import JointEnvLike
 from sb3_cora.cora_ppo.policies import MlpPolicy, MultiInputPolicy
 from sb3_cora.credit import (
     CONCEPTS,
-    EFFICIENT_CONCEPTS,
     SAMPLINGS,
     SOLVERS,
     CoalitionSample,
     ConvergenceError,
-    all_coalitions,
     allocate,
     coalition_values,
-    draw_coalitions,
     largest_excess,
     make_solver,
-    n_proper_coalitions,
+    splits,
 )
-
-# Up to this number of agents all proper coalitions are used unless told otherwise: 254 of them
-MAX_AGENTS_ALL_COALITIONS = 8
-
-# Concepts that a sample only estimates are exact for longer
-MAX_AGENTS_EXACT = {"shapley": 10, "banzhaf": 10}
 
 
 class CoalitionArguments(QCriticArguments, total=False):
@@ -45,19 +36,6 @@ class CoalitionArguments(QCriticArguments, total=False):
     n_coalitions: int | None
     coalition_sampling: str | None
     include_extremes: bool
-
-
-def splits(masks: th.Tensor, player_mask: th.Tensor) -> th.Tensor:
-    """
-    Which coalitions are coalitions of the players' own game: have some of them as members, and not all of them.
-
-    :param masks: Boolean coalitions ``(n_coalitions, n_agents)``
-    :param player_mask: Boolean ``(batch, n_agents)``, who takes part
-    :return: Boolean ``(batch, n_coalitions)``
-    """
-    players = player_mask.float()
-    n_members = players @ masks.to(players.dtype).T
-    return (n_members > 0) & (n_members < players.sum(dim=1, keepdim=True))
 
 
 class CORAPPO(QCriticOnPolicyAlgorithm):
@@ -180,24 +158,14 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         :return: The coalitions of a rollout
         :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
         """
-        n_agents = self.n_agents
-        n_proper = n_proper_coalitions(n_agents)
-        n_coalitions = self.n_coalitions
-        if n_coalitions is None:
-            takes_all = n_agents <= MAX_AGENTS_EXACT.get(self.credit, MAX_AGENTS_ALL_COALITIONS)
-            n_coalitions = n_proper if takes_all else max(2**MAX_AGENTS_ALL_COALITIONS - 2, 2 * n_agents)
-        if n_coalitions == n_proper:
-            return CoalitionSample(all_coalitions(n_agents))
-        sampling = self.coalition_sampling
-        if sampling is None:
-            sampling = "permutations" if self.credit == "shapley" else "uniform"
-        return draw_coalitions(
-            n_agents,
-            n_coalitions,
-            sampling,  # type: ignore[arg-type]
+        return CONCEPTS[self.credit].draw(
+            self.n_agents,
+            self.n_coalitions,
+            self.coalition_sampling,  # type: ignore[arg-type]
             generator,
-            paired=sampling == "permutations" or self.credit == "nucleolus" or self.epsilon_bound == "free",
-            include_extremes=self.include_extremes or self.credit in ("singleton", "difference"),
+            # A free eps falls without end where coalitions are not balanced
+            paired=self.epsilon_bound == "free",
+            include_extremes=self.include_extremes,
         )
 
     @th.no_grad()
@@ -262,7 +230,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         self.logger.record("credit/solver_residual", allocated.gap.max().item())
         self.logger.record("credit/unconverged", (~allocated.converged).float().mean().item())
 
-        if self.credit in EFFICIENT_CONCEPTS:
+        if CONCEPTS[self.credit].efficient:
             credits = credits * n_players
         self.logger.record("credit/spread", relative_spread(credits, grand_value, agent_mask))
         return credits.reshape(shape)

@@ -1,21 +1,19 @@
-from sb3_cora.credit.allocations import (
-    CONCEPTS,
-    EFFICIENT_CONCEPTS,
-    Credits,
-    allocate,
-    banzhaf,
-    core,
-    core_l1,
-    difference,
-    equal,
-    least_core,
-    nucleolus,
-    shapley,
-    shared,
-    singleton,
+from sb3_cora.credit.allocations import Credits, allocate
+from sb3_cora.credit.coalitions import (
+    all_coalitions,
+    extremes,
+    largest_excess,
+    leave_one_out,
+    n_proper_coalitions,
+    singletons,
+    splits,
 )
-from sb3_cora.credit.coalitions import all_coalitions, extremes, leave_one_out, n_proper_coalitions, singletons
-from sb3_cora.credit.excess import largest_excess
+from sb3_cora.credit.concepts import CONCEPTS, EFFICIENT_CONCEPTS, Concept, Division
+from sb3_cora.credit.concepts.core import core, core_l1, least_core
+from sb3_cora.credit.concepts.extremes import difference, singleton
+from sb3_cora.credit.concepts.nucleolus import nucleolus
+from sb3_cora.credit.concepts.semivalues import banzhaf, shapley
+from sb3_cora.credit.concepts.shares import equal, shared
 from sb3_cora.credit.games import FactoredQFunction, coalition_values
 from sb3_cora.credit.sampling import (
     SAMPLINGS,
@@ -34,10 +32,12 @@ __all__ = [
     "SOLVERS",
     "ActiveSetSolver",
     "CoalitionSample",
+    "Concept",
     "ConvergenceError",
     "CoreSolver",
     "Credits",
     "CvxpyLayersSolver",
+    "Division",
     "FactoredQFunction",
     "all_coalitions",
     "allocate",
@@ -62,4 +62,5 @@ __all__ = [
     "shared",
     "singleton",
     "singletons",
+    "splits",
 ]

@@ -1,4 +1,4 @@
-"""Which coalitions a game is judged on: boolean masks, one row per coalition, one column per agent."""
+"""Which coalitions a game is judged on: boolean masks, one row per coalition, one column per agent. And their excesses."""
 
 import torch as th
 
@@ -112,3 +112,44 @@ def restrict_coalitions(masks: th.Tensor, players: th.Tensor) -> tuple[th.Tensor
     rows, restricted = rows[proper], restricted[proper]
     kept = first_occurrences(restricted)
     return restricted[kept], rows[kept]
+
+
+def splits(masks: th.Tensor, player_mask: th.Tensor) -> th.Tensor:
+    """
+    Which coalitions are coalitions of the players' own game: have some of them as members, and not all of them.
+
+    :param masks: boolean masks ``(n_coalitions, n_agents)``
+    :param player_mask: boolean ``(batch, n_agents)``, who takes part
+    :return: boolean ``(batch, n_coalitions)``
+    """
+    players = player_mask.float()
+    n_members = players @ masks.to(players.dtype).T
+    return (n_members > 0) & (n_members < players.sum(dim=1, keepdim=True))
+
+
+def excesses_at_equal_split(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    What each coalition wants beyond its members' equal shares.
+
+    :param values: ``(batch, n_coalitions)``
+    :param masks: boolean masks ``(n_coalitions, n_agents)``
+    :param grand_value: ``(batch,)``
+    :return: ``(batch, n_coalitions)``, in units of the values
+    """
+    shares = masks.sum(dim=1, dtype=values.dtype) / masks.shape[1]
+    return th.addmm(values, grand_value[:, None], shares[None], alpha=-1)
+
+
+def largest_excess(allocation: th.Tensor, values: th.Tensor, masks: th.Tensor) -> th.Tensor:
+    """
+    Largest excess ``v(C) - x(C)`` over the coalitions at hand: positive where some coalition is given less than it is
+    worth, that is where the allocation is outside the core (paper, equation 4).
+
+    :param allocation: what each agent is given, x, ``(batch, n_agents)``
+    :param values: coalition values v, ``(batch, n_coalitions)``
+    :param masks: boolean masks ``(n_coalitions, n_agents)``
+    :return: ``(batch,)`` in units of the values; minus infinity where there is no coalition
+    """
+    if len(masks) == 0:
+        return values.new_full((len(allocation),), -th.inf)
+    return th.addmm(values, allocation, masks.to(allocation.dtype).T, alpha=-1).amax(dim=1)

@@ -38,6 +38,14 @@ class CoalitionSample(NamedTuple):
         return CoalitionSample(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
+def as_sample(coalitions: th.Tensor | CoalitionSample) -> CoalitionSample:
+    """
+    :param coalitions: boolean masks ``(n_coalitions, n_agents)``, or a sample
+    :return: a sample, of whose origin nothing is known where it was but masks
+    """
+    return coalitions if isinstance(coalitions, CoalitionSample) else CoalitionSample(coalitions)
+
+
 def draw_coalitions(
     n_agents: int,
     n_coalitions: int,

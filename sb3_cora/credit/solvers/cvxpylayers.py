@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch as th
 
-from sb3_cora.credit.excess import largest_excess
+from sb3_cora.credit.coalitions import largest_excess
 from sb3_cora.credit.solvers.base import CoreSolver, Solution
 
 if TYPE_CHECKING:

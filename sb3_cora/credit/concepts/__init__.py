@@ -1,0 +1,21 @@
+from sb3_cora.credit.concepts import core, extremes, nucleolus, semivalues, shares
+from sb3_cora.credit.concepts.base import Concept, Division
+
+CONCEPTS: dict[str, Concept] = {
+    "core": Concept(core.core, efficient=True, settings=("variance_weight", "epsilon_bound", "solver")),
+    "least_core": Concept(core.least_core, efficient=True, settings=("epsilon_bound", "solver")),
+    "core_l1": Concept(core.core_l1, efficient=True, settings=("variance_weight", "epsilon_bound", "solver")),
+    "nucleolus": Concept(nucleolus.nucleolus, efficient=True, complements=True),
+    "shapley": Concept(semivalues.shapley, efficient=True, estimates=True, sampling="permutations", max_agents_exact=10),
+    "banzhaf": Concept(semivalues.banzhaf, efficient=False, estimates=True, max_agents_exact=10),
+    "difference": Concept(extremes.difference, efficient=False, extremes=True),
+    "singleton": Concept(extremes.singleton, efficient=False, extremes=True),
+    "equal": Concept(shares.equal, efficient=True),
+    "shared": Concept(shares.shared, efficient=False),
+}
+"""Solution concepts by name. An entry is all it takes to add one, from wherever."""
+
+EFFICIENT_CONCEPTS = frozenset(name for name, concept in CONCEPTS.items() if concept.efficient)
+"""Those of the package whose credits sum to the grand value; ``CONCEPTS[name].efficient`` tells of any."""
+
+__all__ = ["CONCEPTS", "EFFICIENT_CONCEPTS", "Concept", "Division"]

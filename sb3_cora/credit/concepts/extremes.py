@@ -1,0 +1,44 @@
+"""Credits made of the smallest and the largest coalitions alone."""
+
+import torch as th
+
+from sb3_cora.credit.coalitions import leave_one_out, singletons
+
+
+def difference(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    Difference rewards: what the team would lose without the agent, ``v(N) - v(N without i)`` (Wolpert and Tumer 2001).
+    Not efficient.
+
+    :return: ``(batch, n_agents)``
+    :raises ValueError: unless every coalition of all but one is at hand
+    """
+    wanted = leave_one_out(masks.shape[1], masks.device)
+    return grand_value[:, None] - values[:, _find(masks, wanted, "difference")]
+
+
+def singleton(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
+    """
+    What the agent is worth on its own, ``v({i})``. Not efficient.
+
+    :return: ``(batch, n_agents)``
+    :raises ValueError: unless every coalition of one is at hand
+    """
+    return values[:, _find(masks, singletons(masks.shape[1], masks.device), "singleton")]
+
+
+def _find(masks: th.Tensor, wanted: th.Tensor, concept: str) -> th.Tensor:
+    """
+    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param wanted: boolean ``(n_wanted, n_agents)``
+    :return: where each wanted coalition stands, ``(n_wanted,)``
+    """
+    found = th.stack([(masks == coalition).all(dim=1) for coalition in wanted])
+    missing = (~found.any(dim=1)).nonzero()[:, 0]
+    if len(missing):
+        members = wanted[missing[0]].nonzero()[:, 0].tolist()
+        raise ValueError(
+            f"concept={concept!r} needs {len(wanted)} coalitions of which {len(missing)} are not at hand, the first with the "
+            f"agents {members}. Pass all_coalitions(n_agents), or add these to the masks."
+        )
+    return found.int().argmax(dim=1)
