@@ -72,7 +72,7 @@ def test_a_sample_is_taken_without_a_trace() -> None:
     state = th.get_rng_state()
     taken = diagnostic_sample(5000)
     assert th.equal(th.get_rng_state(), state) and th.equal(taken, diagnostic_sample(5000))
-    assert len(taken.unique()) == 1024 and 0 <= taken.min() < 100 and 4900 < taken.max() < 5000
+    assert len(taken.unique()) == 512 and 0 <= taken.min() < 100 and 4900 < taken.max() < 5000
     assert diagnostic_sample(3).sort().values.tolist() == [0, 1, 2]
 
 

@@ -24,8 +24,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 import sb3_cora
 from sb3_cora import COMAPPO, CORAPPO, IPPO, MAPPO, OptimisticMAPPO, ShapleyPPO, make_joint_vec_env
-from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, OnPolicyArgumentsWithEta
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
+from sb3_cora.common.q_critic_algorithm import QCriticArguments, QCriticOnPolicyAlgorithm
+from sb3_cora.cora_ppo.cora_ppo import CoalitionArguments
 from tests.algorithms import (
     ALGORITHMS,
     ALGORITHMS_WITH_GAME,
@@ -143,6 +145,22 @@ def test_constructors_agree(algorithm: Algorithm) -> None:
     # Each described once
     assert re.findall(r"^:param (\w+):", algorithm.__doc__ or "", flags=re.MULTILINE) == list(own)
     assert str(inspect.signature(algorithm)).replace("'", '"')[1:40] in pydoc.render_doc(algorithm).replace("'", '"')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "algorithm"),
+    [
+        (OnPolicyArgumentsWithEta, CooperativeOnPolicyAlgorithm),
+        (QCriticArguments, QCriticOnPolicyAlgorithm),
+        (CoalitionArguments, CORAPPO),
+    ],
+)
+def test_arguments_that_are_handed_on_have_the_types_of_their_constructor(arguments: Any, algorithm: Algorithm) -> None:
+    parameters = inspect.signature(algorithm).parameters
+    assert arguments.__annotations__ == {name: parameters[name].annotation for name in arguments.__annotations__}
+    if algorithm is not CORAPPO:
+        # All of them
+        assert {"policy", "env", *arguments.__annotations__} == set(parameters)
 
 
 @over_algorithms

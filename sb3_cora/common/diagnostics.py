@@ -3,7 +3,7 @@
 import torch as th
 
 # Of a rollout: enough for a figure that is good to a few hundredths, few enough for all distances among them
-N_SAMPLES = 1024
+N_SAMPLES = 512
 N_NEIGHBORS = 8
 # Distance, in standard deviations of the states, below which two states are one; it covers the rounding of distances
 SAME_STATE = 1e-2
@@ -14,7 +14,7 @@ ROUNDING = 1e-5
 def diagnostic_sample(n_samples: int) -> th.Tensor:
     """
     :param n_samples: Number of samples of a rollout
-    :return: Indices of those to look at, at most 1024
+    :return: Indices of those to look at, at most 512
     """
     # From a generator of its own: what is logged must not change what is sampled
     return th.randperm(n_samples, generator=th.Generator().manual_seed(0))[:N_SAMPLES]

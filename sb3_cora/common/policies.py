@@ -122,8 +122,9 @@ class CooperativeActorCriticPolicy(BasePolicy):
                 f"features_extractor_kwargs={features_extractor_kwargs} without a features_extractor_class: give both."
             )
         if optimizer_kwargs is None:
-            # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam
-            optimizer_kwargs = dict(eps=1e-5) if optimizer_class == th.optim.Adam else {}
+            # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam; and all parameters at once,
+            # because networks are small and minibatches many
+            optimizer_kwargs = dict(eps=1e-5, fused=True) if optimizer_class == th.optim.Adam else {}
         super().__init__(
             observation_space,
             action_space,
