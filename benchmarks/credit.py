@@ -1,5 +1,5 @@
 """
-The credit programmes: how fast and how exactly they are solved, what sampled coalitions lose, and how it grows with the team.
+The credit programs: how fast and how exactly they are solved, what sampled coalitions lose, and how it grows with the team.
 
     python benchmarks/credit.py
     python benchmarks/credit.py --parts speed samples
@@ -7,11 +7,11 @@ The credit programmes: how fast and how exactly they are solved, what sampled co
 prints a table for each part and writes it to ``benchmarks/results/credit_<part>.csv``. What the columns mean stands at the
 ``Row`` of each part in ``benchmarks/credit_parts/``.
 
-- ``speed``: time per programme of ``allocate``, beside cvxpylayers over diffcp (Clarabel) and over moreau, as far as they
+- ``speed``: time per program of ``allocate``, beside cvxpylayers over diffcp (Clarabel) and over moreau, as far as they
   are installed. All are given the same games in double precision and take turns on one core with one thread; each time is
   the least of its repetitions. cvxpylayers is timed without gradients and with its layer built beforehand.
 - ``accuracy``: ``credit_accuracy.py`` with fewer games; only a run with as many as that one has replaces its CSV.
-- ``samples``: the programme over sampled coalitions against the one over all of them, ten agents (CORA, figure 7).
+- ``samples``: the program over sampled coalitions against the one over all of them, ten agents (CORA, figure 7).
 - ``scaling``: 5 to 50 agents, 254 sampled coalitions, up to 100 000 samples: time and memory.
 
 ``benchmarks/results/credit.png`` shows all parts, those that have not been run this time as their CSV has them.

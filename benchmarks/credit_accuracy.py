@@ -1,5 +1,5 @@
 """
-Accuracy of the core programme's default solver on every kind of game, beside Clarabel.
+Accuracy of the core program's default solver on every kind of game, beside Clarabel.
 
     python benchmarks/credit_accuracy.py
 
@@ -150,7 +150,7 @@ class Row(NamedTuple):
 
 def clarabel_deviations(excesses: np.ndarray, masks: np.ndarray, variance_weight: float) -> np.ndarray | None:
     """
-    Solve one core programme in reduced form (see ``CoreSolver``) with Clarabel at tolerance 1e-12.
+    Solve one core program in reduced form (see ``CoreSolver``) with Clarabel at tolerance 1e-12.
 
     :param excesses: ``(n_coalitions,)``, of order one
     :param masks: ``(n_coalitions, n_agents)``
@@ -248,7 +248,7 @@ def rows(n_games: int, n_references: int, tables: Mapping[int, int | None] = TAB
 
 def main() -> None:
     """Print the table, write it, and say which rows miss the target."""
-    parser = argparse.ArgumentParser(description="Accuracy of the core programme's default solver beside Clarabel")
+    parser = argparse.ArgumentParser(description="Accuracy of the core program's default solver beside Clarabel")
     parser.add_argument("--n-games", type=int, default=N_GAMES, help="games a row")
     parser.add_argument("--n-references", type=int, default=200, help="games a row that Clarabel solves too")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the CSV goes")
@@ -275,7 +275,7 @@ def main() -> None:
             )
     missed = [row for row in table if row.misses_target()]
     print(
-        f"{sum(row.n_games for row in table)} programmes solved, {sum(row.n_references for row in table)} of them compared to "
+        f"{sum(row.n_games for row in table)} programs solved, {sum(row.n_references for row in table)} of them compared to "
         f"Clarabel, {len(missed)} of {len(table)} rows miss the target of {TARGET:g}. Written to {args.output}."
     )
 

@@ -173,7 +173,7 @@ def compete(commands: dict[str, list[str]], n_rounds: int) -> dict[str, list[Tur
     return {name: taken[1:] for name, taken in turns.items()}
 
 
-def summarise(work: Work, turns: dict[str, list[Turn]]) -> list[Result]:
+def summarize(work: Work, turns: dict[str, list[Turn]]) -> list[Result]:
     """
     :param work: What the contestants did
     :param turns: Their turns by name, as many of each
@@ -263,7 +263,7 @@ def main() -> None:
     print(heading(), flush=True)
     for scenario, n_envs in ROWS:
         work = Work(scenario, VMAS_TASKS[scenario]["max_steps"], n_envs)
-        rows = summarise(work, compete(commands_for(work, args.benchmarl_python), args.rounds))
+        rows = summarize(work, compete(commands_for(work, args.benchmarl_python), args.rounds))
         print(*map(line, rows), sep="\n", flush=True)
         results += rows
     write(results, args.output)

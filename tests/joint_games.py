@@ -89,7 +89,7 @@ class Lap(gym.Env):
 class NoisyTeam(gym.Env):
     """
     Random observations, rewards that depend on all actions together, episodes that are terminated at random or truncated
-    after 6 steps: nothing to be learnt, everything to be passed through.
+    after 6 steps: nothing to be learned, everything to be passed through.
 
     :param discrete: Whether the agents choose (2, 3, 4, .. actions) or act in a Box of two dimensions
     :param n_agents: Number of agents

@@ -78,7 +78,7 @@ def test_continuous_counterfactual_is_the_mean_over_draws() -> None:
 
 
 def test_credits_of_a_known_game() -> None:
-    # Once the critic has learnt the payoffs, the credit is what the paper's equation says of them
+    # Once the critic has learned the payoffs, the credit is what the paper's equation says of them
     payoffs = np.array([[2.0, 0.0], [0.0, 1.0]])
     env = make_vec_env(MatrixGame, n_envs=8, seed=0, env_kwargs={"payoffs": payoffs})
     # A policy that stays uniform, so that all joint actions are seen

@@ -77,7 +77,7 @@ def test_paper_example_2(variance_weight, credits, epsilon):
 
 @pytest.mark.parametrize("concept", [*PROGRAMMES, "nucleolus", "shapley", "equal"])
 def test_paper_three_agents(concept):
-    """Nothing is won but by all three. A plain linear programme may give everything to the first agent."""
+    """Nothing is won but by all three. A plain linear program may give everything to the first agent."""
     result = allocate(*game(3, lambda c: len(c) == 3), concept)
     assert result.credits[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
     assert result.epsilon.item() == pytest.approx(0)
@@ -265,7 +265,7 @@ def test_no_excess_of_the_nucleolus_can_be_lowered_before_a_larger_one(batch):
         for level in np.unique(excesses.round(5)):
             high = members[excesses >= level - tolerance]
             # The best transfer d, with d(C) >= 0 for all of these, gains nothing in total
-            programme = linprog(
+            program = linprog(
                 -high.sum(axis=0),
                 A_ub=-high,
                 b_ub=np.zeros(len(high)),
@@ -273,7 +273,7 @@ def test_no_excess_of_the_nucleolus_can_be_lowered_before_a_larger_one(batch):
                 b_eq=[0.0],
                 bounds=[(-1, 1)] * masks.shape[1],
             )
-            assert programme.fun > -1e-7
+            assert program.fun > -1e-7
 
 
 @pytest.mark.parametrize("n_agents", [3, 6, 8])

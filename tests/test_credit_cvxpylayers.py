@@ -1,4 +1,4 @@
-"""The core programme in cvxpylayers, over every backend at hand, against the batched solver and linear programming."""
+"""The core program in cvxpylayers, over every backend at hand, against the batched solver and linear programming."""
 
 import math
 import sys
@@ -33,12 +33,12 @@ def games(n_games: int, masks: th.Tensor, kind: str = "normal", seed: int = 0) -
     return th.from_numpy(values), th.from_numpy(grand_value)
 
 
-def programmes(n_programmes: int, n_agents: int, epsilon_bound: str) -> tuple[th.Tensor, th.Tensor]:
+def programs(n_programs: int, n_agents: int, epsilon_bound: str) -> tuple[th.Tensor, th.Tensor]:
     """Excesses of random games, scaled as ``CoreSolver`` is promised them, and the coalitions."""
     masks = all_coalitions(n_agents)
     generator = th.Generator().manual_seed(n_agents)
-    excesses = th.randn(n_programmes, len(masks), dtype=th.float64, generator=generator)
-    lowest = excesses.amin(dim=1) if epsilon_bound == "free" else th.zeros(n_programmes)
+    excesses = th.randn(n_programs, len(masks), dtype=th.float64, generator=generator)
+    lowest = excesses.amin(dim=1) if epsilon_bound == "free" else th.zeros(n_programs)
     size = excesses.amax(dim=1) - lowest
     return excesses / th.where(size > 0, size, 1)[:, None], masks
 
@@ -76,10 +76,10 @@ def solve(
 
 
 def without_variance(excesses: th.Tensor, masks: th.Tensor, epsilon_bound: str, deviation_weight: float) -> np.ndarray:
-    """The programme without its variance term, a linear one over ``(d, eps, t)`` with ``t >= |d|``: deviations of one game."""
+    """The program without its variance term, a linear one over ``(d, eps, t)`` with ``t >= |d|``: deviations of one game."""
     n_coalitions, n_agents = masks.shape
     members, agents = masks.numpy().astype(float), np.eye(n_agents)
-    programme = linprog(
+    program = linprog(
         np.concatenate([np.zeros(n_agents), [1.0], np.full(n_agents, deviation_weight / n_agents)]),
         A_ub=np.block(
             [
@@ -93,8 +93,8 @@ def without_variance(excesses: th.Tensor, masks: th.Tensor, epsilon_bound: str, 
         b_eq=[0.0],
         bounds=[(None, None)] * n_agents + [(0 if epsilon_bound == "nonnegative" else None, None)] + [(0, None)] * n_agents,
     )
-    assert programme.success
-    return programme.x[:n_agents]
+    assert program.success
+    return program.x[:n_agents]
 
 
 # cvxpylayers 1.2 hands torch tensors to numpy in a way that numpy 2 is about to refuse
@@ -132,7 +132,7 @@ class TestCvxpyLayers:
     def test_same_deviations_with_a_deviation_weight(
         self, backend: str, n_agents: int, deviation_weight: float, epsilon_bound: str
     ) -> None:
-        excesses, masks = programmes(20, n_agents, epsilon_bound)
+        excesses, masks = programs(20, n_agents, epsilon_bound)
         arguments = (excesses, masks, 0.3, epsilon_bound, deviation_weight)
         ours = solve(ActiveSetSolver(), *arguments)
         theirs = solve(CvxpyLayersSolver(backend), *arguments)
@@ -150,7 +150,7 @@ class TestCvxpyLayers:
     ) -> None:
         """The minimum lies above that without the variance term, by no more than that one's solution has of variance."""
         variance_weight = 1e-3
-        excesses, masks = programmes(8, n_agents, epsilon_bound)
+        excesses, masks = programs(8, n_agents, epsilon_bound)
         solution = solve(CvxpyLayersSolver(backend), excesses, masks, variance_weight, epsilon_bound, deviation_weight)
         reached = objective(solution.deviations, excesses, masks, variance_weight, epsilon_bound, deviation_weight)
         linear = np.stack([without_variance(excess, masks, epsilon_bound, deviation_weight) for excess in excesses])
@@ -164,25 +164,25 @@ class TestCvxpyLayers:
     @pytest.mark.parametrize("variance_weight", [1e-4, 1e-3])
     def test_certificate_at_tiny_variance_weights(self, backend: str, variance_weight: float) -> None:
         """There, the bound magnifies what multipliers are off by thousands of times."""
-        excesses, masks = programmes(20, 5, "nonnegative")
+        excesses, masks = programs(20, 5, "nonnegative")
         for deviation_weight in (0.0, 0.5):
             solution = solve(CvxpyLayersSolver(backend), excesses, masks, variance_weight, "nonnegative", deviation_weight)
             assert solution.converged.all() and -1e-12 < solution.gap.min() and solution.gap.max() < 1e-7
 
     def test_a_large_deviation_weight_gives_equal_shares(self, backend: str) -> None:
         """No coalition gains more than half of what the deviations sum to, so from ``n / 2`` on none is worth its price."""
-        excesses, masks = programmes(20, 4, "nonnegative")
+        excesses, masks = programs(20, 4, "nonnegative")
         solution = solve(CvxpyLayersSolver(backend), excesses, masks, 0.1, "nonnegative", 2.5)
         assert solution.converged.all() and solution.deviations.abs().max() < 1e-5
 
     def test_a_second_call_is_as_good_as_the_first(self, backend: str) -> None:
-        excesses, masks = programmes(10, 3, "nonnegative")
+        excesses, masks = programs(10, 3, "nonnegative")
         solver = CvxpyLayersSolver(backend)
         first, _, again = (solve(solver, excesses[:size], masks, 0.1, "nonnegative") for size in (10, 7, 10))
         assert th.equal(again.deviations, first.deviations)
 
     def test_values_of_minus_a_lot_switch_coalitions_off(self, backend: str) -> None:
-        excesses, masks = programmes(20, 4, "nonnegative")
+        excesses, masks = programs(20, 4, "nonnegative")
         some = solve(CvxpyLayersSolver(backend), excesses[:, ::2], masks[::2], 0.1, "nonnegative")
         excesses[:, 1::2] = -1e30
         solution = solve(CvxpyLayersSolver(backend), excesses, masks, 0.1, "nonnegative")
@@ -190,7 +190,7 @@ class TestCvxpyLayers:
         assert solution.converged.all()
 
     def test_no_gradient_is_kept(self, backend: str) -> None:
-        excesses, masks = programmes(4, 3, "nonnegative")
+        excesses, masks = programs(4, 3, "nonnegative")
         solution = solve(CvxpyLayersSolver(backend), excesses.requires_grad_(), masks, 0.1, "nonnegative")
         assert not solution.deviations.requires_grad and not solution.gap.requires_grad
 
@@ -220,7 +220,7 @@ class TestCvxpyLayers:
     @pytest.mark.parametrize("epsilon_bound", BOUNDS)
     def test_samples_that_moreau_gives_up_on_are_flagged(self, epsilon_bound: str) -> None:
         """moreau raises nothing: it reports a status for each sample, here that of too few iterations for some."""
-        excesses, masks = programmes(50, 4, epsilon_bound)
+        excesses, masks = programs(50, 4, epsilon_bound)
         impatient = CvxpyLayersSolver(installed("moreau"), solver_args={"active_set_settings": {"iter_limit": 8}})
         solution = solve(impatient, excesses, masks, 0.1, epsilon_bound)
         solved = solution.converged
@@ -249,7 +249,7 @@ class TestCvxpyLayers:
         assert "max_iter" not in cvxpylayers.BACKENDS["diffcp"].solver_args
 
     def test_the_interior_point_of_moreau(self) -> None:
-        excesses, masks = programmes(20, 4, "nonnegative")
+        excesses, masks = programs(20, 4, "nonnegative")
         solver = CvxpyLayersSolver(installed("moreau"), solver_args={"solver": "ipm"})
         solution = solve(solver, excesses, masks, 0.1, "nonnegative", 0.5)
         expected = solve(CvxpyLayersSolver("moreau"), excesses, masks, 0.1, "nonnegative", 0.5)
@@ -258,7 +258,7 @@ class TestCvxpyLayers:
 
     @pytest.mark.parametrize("name", ["cuclarabel", "mpax"])
     def test_backends_that_are_seldom_installed(self, name: str) -> None:
-        excesses, masks = programmes(4, 3, "nonnegative")
+        excesses, masks = programs(4, 3, "nonnegative")
         solution = solve(CvxpyLayersSolver(installed(name), tolerance=1e-4), excesses, masks, 0.1, "nonnegative", 0.5)
         expected = solve(CvxpyLayersSolver(), excesses, masks, 0.1, "nonnegative", 0.5)
         th.testing.assert_close(solution.deviations, expected.deviations, rtol=0, atol=1e-2)
@@ -306,7 +306,7 @@ def test_the_best_signs_for_given_multipliers(threshold: float) -> None:
 
 @pytest.mark.parametrize("epsilon_bound", BOUNDS)
 def test_any_multipliers_give_a_lower_bound(epsilon_bound: str) -> None:
-    excesses, masks = programmes(50, 4, epsilon_bound)
+    excesses, masks = programs(50, 4, epsilon_bound)
     generator = th.Generator().manual_seed(1)
     for variance_weight in (0.05, 5.0):
         for deviation_weight in (0.0, 0.4, 5.0):

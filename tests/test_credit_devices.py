@@ -71,15 +71,15 @@ def test_the_solver_never_waits(nonnegative_epsilon, deviation_weight, n_agents,
     masks = all_coalitions(n_agents)
     excesses = th.randn(50, len(masks), dtype=th.float64, generator=th.Generator().manual_seed(0))
     weight = th.full((50,), 0.1, dtype=th.float64)
-    programmes = (excesses, masks, weight, nonnegative_epsilon, deviation_weight)
-    expected = ActiveSetSolver()._attempt(*programmes)
+    programs = (excesses, masks, weight, nonnegative_epsilon, deviation_weight)
+    expected = ActiveSetSolver()._attempt(*programs)
 
     def in_place(problem, excesses, factor, projection=None):
         return active_set._pivot_in_place(problem, *active_set._start(problem, excesses, factor, projection))
 
-    monkeypatch.setattr(active_set, "minimise", in_place)
+    monkeypatch.setattr(active_set, "minimize", in_place)
     with NoReadBack():
-        solution = ActiveSetSolver()._attempt(*programmes)
+        solution = ActiveSetSolver()._attempt(*programs)
     assert solution.converged.all() and solution.gap.max() < 1e-9
     th.testing.assert_close(solution.deviations, expected.deviations, rtol=0, atol=1e-9)
 

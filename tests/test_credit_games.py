@@ -68,7 +68,7 @@ def test_each_sample_meets_its_own_state():
     assert values.equal(states[:, None].expand(7, 2))
 
 
-def test_a_critic_is_recognised_by_its_methods(play):
+def test_a_critic_is_recognized_by_its_methods(play):
     critic, _, _ = play
     assert isinstance(critic, FactoredQFunction)
     assert not isinstance(critic.joint_values, FactoredQFunction)

@@ -142,7 +142,7 @@ def test_impossible_samples_are_refused(arguments, said):
 @pytest.mark.parametrize("delta", [0.02, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("Delta", [1e-6, 0.05, 0.5])
 def test_required_coalitions_are_enough(n_agents, delta, Delta):
-    """Against the exact bound for programmes of n unknowns, summed term by term."""
+    """Against the exact bound for programs of n unknowns, summed term by term."""
     n_coalitions = required_coalitions(n_agents, delta, Delta)
     assert n_coalitions == math.ceil((n_agents + math.log(1 / Delta)) / delta**2)
     tail = sum(

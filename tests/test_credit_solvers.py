@@ -1,4 +1,4 @@
-"""The core programme against closed forms, enumeration, linear programming and Clarabel."""
+"""The core program against closed forms, enumeration, linear programming and Clarabel."""
 
 import itertools
 from typing import Any
@@ -39,7 +39,7 @@ def objective(credits, values, masks, grand_value, variance_weight, epsilon_boun
 
 def core_by_enumeration(values, masks, grand_value, variance_weight):
     """
-    The core programme by trying every set of coalitions that could be tight, and keeping the credits of least objective:
+    The core program by trying every set of coalitions that could be tight, and keeping the credits of least objective:
     the candidates hold the solution, and the objective tells it, whatever else they hold.
     """
     n_agents = masks.shape[1]
@@ -118,7 +118,7 @@ def test_least_core_epsilon_against_linear_programming(n_agents, epsilon_bound, 
     result = allocate(values, masks, grand_value, "least_core", epsilon_bound=epsilon_bound)
     for sample in range(len(values)):
         members = masks.numpy().astype(float)
-        programme = linprog(
+        program = linprog(
             np.append(np.zeros(n_agents), 1),
             A_ub=-np.concatenate([members, np.ones((len(members), 1))], axis=1),
             b_ub=-values[sample].numpy(),
@@ -126,17 +126,17 @@ def test_least_core_epsilon_against_linear_programming(n_agents, epsilon_bound, 
             b_eq=[grand_value[sample]],
             bounds=[(None, None)] * n_agents + [(0 if epsilon_bound == "nonnegative" else None, None)],
         )
-        assert result.epsilon[sample].item() == pytest.approx(programme.fun, abs=1e-8)
+        assert result.epsilon[sample].item() == pytest.approx(program.fun, abs=1e-8)
 
 
 def least_objective_with_deviations(values, masks, grand_value, weight, epsilon_bound):
-    """Of ``eps + weight / n * sum |x_i - v(N) / n|`` for one game, as a linear programme over ``(d, |d|, eps)``."""
+    """Of ``eps + weight / n * sum |x_i - v(N) / n|`` for one game, as a linear program over ``(d, |d|, eps)``."""
     n_coalitions, n_agents = masks.shape
     members = masks.numpy().astype(float)
     rational = np.concatenate([-members, np.zeros((n_coalitions, n_agents)), -np.ones((n_coalitions, 1))], axis=1)
     identity, column = np.eye(n_agents), np.zeros((n_agents, 1))
     above, below = (np.concatenate([sign * identity, -identity, column], axis=1) for sign in (1, -1))
-    programme = linprog(
+    program = linprog(
         np.concatenate([np.zeros(n_agents), np.full(n_agents, weight / n_agents), [1.0]]),
         A_ub=np.concatenate([rational, above, below]),
         b_ub=np.concatenate([members.sum(axis=1) * grand_value / n_agents - values, np.zeros(2 * n_agents)]),
@@ -144,7 +144,7 @@ def least_objective_with_deviations(values, masks, grand_value, weight, epsilon_
         b_eq=[0.0],
         bounds=[(None, None)] * (2 * n_agents) + [(0 if epsilon_bound == "nonnegative" else None, None)],
     )
-    return programme.fun
+    return program.fun
 
 
 @pytest.mark.parametrize("n_agents", [2, 3, 4, 6])
@@ -298,7 +298,7 @@ def test_other_precisions_are_refused():
 
 
 def test_a_batch_is_solved_as_its_samples_are():
-    """Chunks and neighbours do not show."""
+    """Chunks and neighbors do not show."""
     masks = all_coalitions(4)
     values, grand_value = games(8300, masks)
     together = allocate(values, masks, grand_value)
@@ -312,7 +312,7 @@ def test_a_solver_cut_short_is_an_error_that_names_the_sample():
     values, grand_value = games(50, masks)
     values[:7] = -100.0
     impatient = ActiveSetSolver(max_pivots=2)
-    with pytest.raises(ConvergenceError, match="credit programmes did not converge, the first is sample 7 with a gap"):
+    with pytest.raises(ConvergenceError, match="credit programs did not converge, the first is sample 7 with a gap"):
         allocate(values, masks, grand_value, solver=impatient)
     result = allocate(values, masks, grand_value, solver=impatient, check=False)
     assert result.converged[:7].all() and not result.converged[7:].all()
@@ -345,8 +345,8 @@ class GivesUpOnce(ActiveSetSolver):
 
     n_attempts = 0
 
-    def _attempt(self, *programmes: Any) -> Solution:
-        solution = super()._attempt(*programmes)
+    def _attempt(self, *programs: Any) -> Solution:
+        solution = super()._attempt(*programs)
         if self.n_attempts == 0:
             solution.deviations[0], solution.gap[0], solution.converged[0] = 0.0, 1.0, False
         self.n_attempts += 1

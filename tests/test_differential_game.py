@@ -148,8 +148,8 @@ def test_pictures(n_agents: int) -> None:
     np.testing.assert_array_equal(env.render(), before)
 
 
-def n_colours(axes: Any, picture: Path) -> int:
-    """How many colours a plot has once it is saved."""
+def n_colors(axes: Any, picture: Path) -> int:
+    """How many colors a plot has once it is saved."""
     from matplotlib.image import imread
 
     axes.figure.savefig(picture, dpi=50)
@@ -165,18 +165,18 @@ def test_plots(tmp_path: Path) -> None:
     assert isinstance(game, DifferentialGame)
     means = np.linspace([-2.0, 0.0], game.local_optima[0], 20)[:, :, None]
     surface = game.plot_surface()
-    assert surface.name == "3d" and n_colours(surface, tmp_path / "surface.png") > 100
+    assert surface.name == "3d" and n_colors(surface, tmp_path / "surface.png") > 100
     way = game.plot_trajectory(means)
-    assert way.name == "rectilinear" and n_colours(way, tmp_path / "way.png") > 100
+    assert way.name == "rectilinear" and n_colors(way, tmp_path / "way.png") > 100
     # Means that are out of reach are where they act
     drawn = way.lines[0].get_xydata()
     assert drawn.shape == (20, 2) and drawn[0].tolist() == [-1.0, 0.0]
     np.testing.assert_allclose(drawn[-1], game.local_optima[0])
     axes = pyplot.figure().add_subplot(projection="3d")
     assert game.plot_trajectory(means[:, :, 0], axes) is axes
-    assert n_colours(axes, tmp_path / "both.png") > 100
+    assert n_colors(axes, tmp_path / "both.png") > 100
     flat = pyplot.figure().add_subplot()
-    assert game.plot_surface(flat) is flat and n_colours(flat, tmp_path / "map.png") > 100
+    assert game.plot_surface(flat) is flat and n_colors(flat, tmp_path / "map.png") > 100
     pyplot.close("all")
 
 

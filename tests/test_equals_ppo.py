@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 
 from sb3_cora import COMAPPO, HAPPO, MAPPO, OptimisticMAPPO
-from sb3_cora.common.networks import StackedLinear
+from sb3_cora.common.networks import ALL_AGENTS, StackedLinear
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS
@@ -46,8 +46,9 @@ def flat_weights(model: PPO | CooperativeOnPolicyAlgorithm) -> list[np.ndarray]:
     for layer in actor_and_critic_layers(model):
         weight = layer.weight[0].T if isinstance(layer, StackedLinear) else layer.weight
         arrays += [weight.detach().numpy(), layer.bias.detach().numpy().ravel()]
-    if hasattr(model.policy, "log_std"):
-        arrays.append(model.policy.log_std.detach().numpy().ravel())
+    if isinstance(model.action_space, gym.spaces.Box):
+        log_std = model.policy.log_std if isinstance(model, PPO) else model.policy.agent_log_std(ALL_AGENTS)
+        arrays.append(log_std.detach().numpy().ravel())
     return [array.copy() for array in arrays]
 
 

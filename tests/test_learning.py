@@ -83,7 +83,7 @@ LAP_VALUES = GAMMA ** np.arange(LENGTH - 1, -1, -1)
 VALUES = {"terminated": LAP_VALUES, "truncated": LAP_VALUES / (1 - GAMMA**LENGTH)}
 
 
-def learnt_values_of_a_lap(algorithm: Algorithm, end: str, prize: float = 1.0, **settings: Any) -> list[np.ndarray]:
+def learned_values_of_a_lap(algorithm: Algorithm, end: str, prize: float = 1.0, **settings: Any) -> list[np.ndarray]:
     """
     :param algorithm: Class of the model that learns
     :param end: A key of ``VALUES``
@@ -119,7 +119,7 @@ def learnt_values_of_a_lap(algorithm: Algorithm, end: str, prize: float = 1.0, *
 def test_values_of_a_lap(algorithm: Algorithm, settings: dict[str, Any], end: str) -> None:
     # No action is better than another: what is left of the credits is noise, which must not end exploration
     exploration = {"normalize_advantage": False, "ent_coef": 0.1}
-    values, *q_values = learnt_values_of_a_lap(algorithm, end, **exploration, **settings)
+    values, *q_values = learned_values_of_a_lap(algorithm, end, **exploration, **settings)
     np.testing.assert_allclose(values, 1.0, rtol=0.05)
     for estimates in q_values:
         np.testing.assert_allclose(estimates, 1.0, rtol=0.08)
@@ -131,10 +131,10 @@ def test_normalized_values_learn_returns_of_any_size(algorithm: Algorithm) -> No
     settings = {"learning_rate": 0.0, "vf_learning_rate": 0.01}
     if algorithm in ALGORITHMS_WITH_Q:
         settings["q_learning_rate"] = 0.01
-    for estimates in learnt_values_of_a_lap(algorithm, "terminated", prize=1e4, **settings):
+    for estimates in learned_values_of_a_lap(algorithm, "terminated", prize=1e4, **settings):
         np.testing.assert_allclose(estimates, 1.0, rtol=0.1)
     # So many steps of 0.01 do not reach numbers of this size
-    for estimates in learnt_values_of_a_lap(algorithm, "terminated", prize=1e4, normalize_values=False, **settings):
+    for estimates in learned_values_of_a_lap(algorithm, "terminated", prize=1e4, normalize_values=False, **settings):
         assert (estimates < 0.1).all()
 
 

@@ -1,4 +1,4 @@
-"""Stacked networks, joint distributions and centralised critics against their one-at-a-time counterparts."""
+"""Stacked networks, joint distributions and centralized critics against their one-at-a-time counterparts."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_stack_equals_separate_networks() -> None:
     th.testing.assert_close(stack(inputs), expected)
 
 
-def test_orthogonal_initialisation_of_each_member() -> None:
+def test_orthogonal_initialization_of_each_member() -> None:
     stack = create_stacked_mlp(3, 16, 4, [16])
     init_orthogonal(stack, gain=2.0)
     for member in separate_networks(stack):

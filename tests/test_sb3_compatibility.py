@@ -571,7 +571,7 @@ def test_what_is_logged_makes_sense(algorithm: Algorithm) -> None:
         assert metrics["train/std"] == pytest.approx(1.0, abs=0.1)
         if algorithm in ALGORITHMS_WITH_GAME:
             assert metrics["credit/spread"] > 0 and metrics["train/q_loss"] > 0
-            # In the core programme the largest excess left is what eps measures
+            # In the core program the largest excess left is what eps measures
             if algorithm is CORAPPO:
                 assert metrics["credit/core_violation"] == pytest.approx(metrics["credit/epsilon"], abs=1e-5)
             assert 0 <= metrics["credit/solver_residual"] < 1e-6

@@ -133,7 +133,7 @@ def test_evaluation_gets_the_statistics_of_the_agents(share_statistics: bool) ->
     copied = pickle.dumps(evaluation_env.agent_ret_rms)
     assert copied == pickle.dumps(env.agent_ret_rms) and (env.agent_ret_rms.var != 1.0).all()
     np.testing.assert_array_equal(evaluation_env.ret_rms.var, env.ret_rms.var)
-    # What is learnt afterwards is not shared
+    # What is learned afterwards is not shared
     played(env, 250)
     assert pickle.dumps(evaluation_env.agent_ret_rms) == copied != pickle.dumps(env.agent_ret_rms)
 

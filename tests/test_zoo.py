@@ -160,7 +160,7 @@ def test_hyperparams_make_a_model(name: str, scenario: str) -> None:
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder in which CORAPPO was trained on give_way for two rollouts with normalised observations, and the output."""
+    """The folder in which CORAPPO was trained on give_way for two rollouts with normalized observations, and the output."""
     folder = tmp_path_factory.mktemp("training")
     run = run_script(
         "train.py",

@@ -1,4 +1,4 @@
-"""Worst figures of the core programme's solver by kind of game; ``credit_accuracy`` measures them."""
+"""Worst figures of the core program's solver by kind of game; ``credit_accuracy`` measures them."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -90,5 +90,5 @@ def draw(rows: Sequence[Row], axes: Axes) -> None:
     axes.axhline(credit_accuracy.TARGET, color="black", linestyle="--", label="target")
     axes.set_xticks(range(len(table)), [row.game.replace("_", " ") for row in table], rotation=40, ha="right")
     n_games = sum(row.n_games for row in table)
-    axes.set(title=f"Accuracy, worst of {n_games} programmes", ylabel="relative to the game", yscale="log", ylim=(None, 1e-6))
+    axes.set(title=f"Accuracy, worst of {n_games} programs", ylabel="relative to the game", yscale="log", ylim=(None, 1e-6))
     axes.legend(fontsize=7, ncols=3)

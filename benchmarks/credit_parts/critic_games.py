@@ -16,7 +16,7 @@ class Situation(NamedTuple):
     """
     States and what the agents do in them, beside what they might have done.
 
-    :param critic: twin Q-critics, freshly initialised
+    :param critic: twin Q-critics, freshly initialized
     :param states: ``(n_samples, state_dim)``
     :param actions: ``(n_samples, n_agents, action_dim)``
     :param baseline_actions: the same shape

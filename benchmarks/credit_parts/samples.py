@@ -1,4 +1,4 @@
-"""How much is lost by the core programme over sampled coalitions only (CORA, figure 7)."""
+"""How much is lost by the core program over sampled coalitions only (CORA, figure 7)."""
 
 import time
 from collections.abc import Iterator
@@ -46,11 +46,11 @@ class Row(NamedTuple):
     1022 coalitions. Values are in units of the scale, the standard deviation of the grand value over the games.
 
     - ``gap``: ``(F(x) - F(x*)) / F(x*)``, where ``F(x) = max(0, max_C (v(C) - x(C))) + (w / n) * sum_i (x_i - v(N) / n)^2`` is
-      the objective over all coalitions; 0 where ``F(x*) = 0``, since the equal split solves both programmes there
+      the objective over all coalitions; 0 where ``F(x*) = 0``, since the equal split solves both programs there
     - ``violated``: share of all coalitions with ``v(C) > x(C) + eps``
     - ``violation``: ``max(0, max_C (v(C) - x(C) - eps))``
     - ``distance``: ``|x - x*| / |x* - v(N) / n|``, 1 for equal shares; quotient of the means over the games
-    - ``microseconds``: per programme, the least over the draws
+    - ``microseconds``: per program, the least over the draws
     - ``bound``: ``n / (M + 1)``, of the expected ``violated`` whatever the game, for uniformly drawn coalitions
     - ``equal_gap``: the ``gap`` of equal shares, which need no coalition
     """
@@ -224,12 +224,12 @@ def draw(rows: list[Row], gap: Axes, violated: Axes) -> None:
         for sampling, extremes, style in (("uniform", False, "-"), ("shapley_kernel", True, ":")):
             line = [row for row in rows if (row.game, row.sampling, row.extremes) == (game, sampling, extremes)]
             line = [row for row in line if row.gap > 1e-14]
-            x, colour = [row.n_coalitions for row in line], f"C{number}"
+            x, color = [row.n_coalitions for row in line], f"C{number}"
             label = f"{game}, {sampling}" + (" and extremes" if extremes else "")
             for axes, field in ((gap, "gap"), (violated, "violated")):
                 mean, low, high = ([getattr(row, field + suffix) for row in line] for suffix in ("", "_low", "_high"))
-                axes.plot(x, mean, style, color=colour, label=label, marker=".")
-                axes.fill_between(x, low, high, color=colour, alpha=0.12)
+                axes.plot(x, mean, style, color=color, label=label, marker=".")
+                axes.fill_between(x, low, high, color=color, alpha=0.12)
     bounds = dict(sorted((row.n_coalitions, row.bound) for row in rows))
     violated.plot(list(bounds), list(bounds.values()), "k--", label="bound n / (M + 1)")
     for axes, title in ((gap, "Objective above the optimum"), (violated, "Coalitions left short of more than epsilon")):

@@ -19,7 +19,7 @@ N_AGENTS = (5, 10, 20, 30, 50)
 N_COALITIONS = 254
 N_SAMPLES, N_SAMPLES_OF_LARGE_CORES = 100_000, 10_000
 LARGEST_FAST_CORE = 10
-"""Number of agents up to which as many core programmes are solved as there are samples; more take milliseconds each."""
+"""Number of agents up to which as many core programs are solved as there are samples; more take milliseconds each."""
 
 MAX_ELEMENTS = 2**20
 WEIGHT = 0.1
@@ -106,7 +106,7 @@ def steps(n_agents: int, n_samples: int, n_cores: int) -> Iterator[Step]:
     """
     :param n_agents: number of agents
     :param n_samples: number of samples
-    :param n_cores: number of core programmes
+    :param n_cores: number of core programs
     :return: the steps to measure
     """
     generator = th.Generator().manual_seed(0)
@@ -148,7 +148,7 @@ def extra_memory(n_agents: int, n_samples: int, n_cores: int) -> dict[str, int]:
 
     :param n_agents: number of agents
     :param n_samples: number of samples
-    :param n_cores: number of core programmes
+    :param n_cores: number of core programs
     :return: bytes beyond those held before and those of the result, by step
     """
     th.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Time per programme of the batched solver, beside cvxpylayers on the same games in the same run."""
+"""Time per program of the batched solver, beside cvxpylayers on the same games in the same run."""
 
 import importlib.util
 import time
@@ -30,7 +30,7 @@ class Size(NamedTuple):
 
     :param n_agents: number of agents
     :param n_sampled: how many coalitions are sampled, all of them where ``None``
-    :param n_diffcp: games that cvxpylayers over diffcp is timed on; its time per programme does not depend on the number
+    :param n_diffcp: games that cvxpylayers over diffcp is timed on; its time per program does not depend on the number
     :param n_moreau: at most so many games for cvxpylayers over moreau, which keeps a copy of the constraints for each
     :param target: how many times as fast as cvxpylayers over diffcp the batched solver is to be, in the largest batch
     :param prototype: by batch, microseconds that the solver's prototype took on one core of its own machine
@@ -119,7 +119,7 @@ class Games(NamedTuple):
     def objective(self, credits: th.Tensor) -> th.Tensor:
         """
         :param credits: ``(n_games, n_agents)``
-        :return: of the core programme, with the least epsilon that the credits need, ``(n_games,)``
+        :return: of the core program, with the least epsilon that the credits need, ``(n_games,)``
         """
         credits = credits + (self.grand_value - credits.sum(dim=1))[:, None] / credits.shape[1]
         lacking = (self.values - credits @ self.coalitions.masks.to(credits).T).amax(dim=1).clamp(min=0)
@@ -147,7 +147,7 @@ def solve(games: Games, concept: str = "core") -> th.Tensor:
 
 def layer_for(masks: th.Tensor, backend: str) -> Callable[[Games], th.Tensor]:
     """
-    The core programme in cvxpylayers, built once. In deviations from equal shares; with equation 6 as it stands, diffcp takes
+    The core program in cvxpylayers, built once. In deviations from equal shares; with equation 6 as it stands, diffcp takes
     as long.
 
     :param masks: boolean ``(n_coalitions, n_agents)``
@@ -315,7 +315,7 @@ def rows(quick: bool, device: str) -> Iterator[Row]:
 
 def draw(rows: list[Row], axes: Axes) -> None:
     """
-    Draw the time per programme of every size, in the largest batch.
+    Draw the time per program of every size, in the largest batch.
 
     :param rows: of the table
     :param axes: where to draw
@@ -334,7 +334,7 @@ def draw(rows: list[Row], axes: Axes) -> None:
     axes.set_xticks(range(len(sizes)), [f"{n_agents} agents\n{n_coalitions}" for n_agents, n_coalitions in sizes])
     axes.set(
         title=f"Speed, one core, batches of {core[0].batch}",
-        ylabel="microseconds a programme",
+        ylabel="microseconds a program",
         xlabel="agents, and coalitions",
         yscale="log",
     )

@@ -1,4 +1,4 @@
-"""Critics: the centralised V(s) and twin Q(s, joint action), and one V of each agent's own observation."""
+"""Critics: the centralized V(s) and twin Q(s, joint action), and one V of each agent's own observation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class ReturnNormalizer(nn.Module):
     output is multiplied by ``std`` and shifted by ``mean``, and its loss is taken in units of ``std``. Until the first
     update it changes nothing.
 
-    All returns ever seen count alike, as in MAPPO's value normalisation, https://arxiv.org/abs/2103.01955, whose
+    All returns ever seen count alike, as in MAPPO's value normalization, https://arxiv.org/abs/2103.01955, whose
     forgetting is slower than any training. The statistics are saved with the networks.
 
     :param n_values: Number of values predicted, each with statistics of its own
@@ -80,12 +80,12 @@ class ReturnNormalizer(nn.Module):
 
 class ValueCritic(nn.Module):
     """
-    Centralised state value V(s).
+    Centralized state value V(s).
 
     :param state_dim: Size of the state
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
-    :param normalize_features: Whether the state and every hidden layer are layer-normalised
+    :param normalize_features: Whether the state and every hidden layer are layer-normalized
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class QCritic(nn.Module):
     :param action_dim: Size of an agent's action (one-hot if discrete)
     :param net_arch: Width of each hidden layer, at least one
     :param activation_fn: Activation after each hidden layer
-    :param normalize_features: Whether the state and every hidden layer are layer-normalised (actions are not: the
+    :param normalize_features: Whether the state and every hidden layer are layer-normalized (actions are not: the
         first layer must stay linear in them)
     :param n_critics: Number of critics; two is the usual remedy against overestimation
     :raises ValueError: If ``net_arch`` is empty or ``n_critics`` is not positive
@@ -213,7 +213,7 @@ class BoundQFunction:
     Q(s, .) at a batch of fixed states, its first layer split into a term of the state and one of each agent's action.
 
     :param critic: The critics
-    :param states: ``(batch, state_dim)``, normalised if the critic normalises them
+    :param states: ``(batch, state_dim)``, normalized if the critic normalizes them
     """
 
     critic: QCritic

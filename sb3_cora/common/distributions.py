@@ -139,7 +139,7 @@ class JointCategorical(JointDistribution):
     """
     Categorical distribution for each agent.
 
-    :param logits: ``(batch, n_agents, n_actions)``, unnormalised
+    :param logits: ``(batch, n_agents, n_actions)``, unnormalized
     :param dimensions: Boolean ``(n_agents, n_actions)``, False where the agent does not have the action: it is never
         sampled and passes no gradient
     :param action_mask: ``(batch, n_agents, n_actions)``, 0 where an action is not allowed: likewise, but where an agent is

@@ -19,7 +19,7 @@ Observation = np.ndarray | dict[str, np.ndarray]
 
 def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1000) -> None:
     """
-    Check that an environment has the form and the behaviour of a joint environment.
+    Check that an environment has the form and the behavior of a joint environment.
 
     Random allowed actions are played until the first episode ends, and every observation, mask, reward and flag on the way
     is checked; ``reset(seed=)`` must be repeatable. On a ``gymnasium.Env`` without action masks SB3's own ``check_env`` runs
@@ -29,7 +29,7 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
     :param warn: Whether to warn of what is allowed but probably not meant
     :param max_steps: Steps after which to stop waiting for the end of an episode
     :raises TypeError: If ``env`` is no environment, or a space or a value is of a wrong kind
-    :raises ValueError: If a shape, a value or a behaviour is wrong
+    :raises ValueError: If a shape, a value or a behavior is wrong
     """
     if not isinstance(env, gym.Env | VecEnv):
         raise TypeError(

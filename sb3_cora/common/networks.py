@@ -27,7 +27,7 @@ class StackedLinear(nn.Module):
         self.out_features = out_features
         self.weight = nn.Parameter(th.empty(n_members, in_features, out_features))
         self.bias = nn.Parameter(th.empty(n_members, 1, out_features))
-        # The initialisation of nn.Linear: uniform within 1 / sqrt(in_features)
+        # The initialization of nn.Linear: uniform within 1 / sqrt(in_features)
         bound = in_features**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
@@ -45,10 +45,10 @@ class StackedLinear(nn.Module):
 
 class StackedLayerNorm(nn.Module):
     """
-    ``n_members`` layer normalisations of equal size: each sample's features to mean 0 and variance 1, then scaled and
-    shifted by learnt numbers of the member's own.
+    ``n_members`` layer normalizations of equal size: each sample's features to mean 0 and variance 1, then scaled and
+    shifted by learned numbers of the member's own.
 
-    :param n_members: Number of normalisations in the stack (agents or critics)
+    :param n_members: Number of normalizations in the stack (agents or critics)
     :param n_features: Number of features
     """
 
@@ -82,7 +82,7 @@ def create_stacked_mlp(
     :param output_dim: Size of each output; 0 stops after the last hidden layer
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
-    :param normalize_hidden: Whether a layer normalisation follows each activation
+    :param normalize_hidden: Whether a layer normalization follows each activation
     :return: A module from ``(n_members, batch, input_dim)`` to ``(n_members, batch, output_dim)``
     """
     modules: list[nn.Module] = []
@@ -100,7 +100,7 @@ def init_orthogonal(module: nn.Module, gain: float) -> None:
     """
     Orthogonal weights and zero biases for every linear layer of a module, member by member in a stack.
 
-    :param module: Module whose layers are initialised in place
+    :param module: Module whose layers are initialized in place
     :param gain: Scale of the orthogonal matrices
     """
     for layer in module.modules():
@@ -179,7 +179,7 @@ class AgentNetwork(nn.Module):
     :param net_arch: Width of each hidden layer
     :param activation_fn: Activation after each hidden layer
     :param share_parameters: Whether all agents use the same weights
-    :param normalize_features: Whether the input and every hidden layer are layer-normalised
+    :param normalize_features: Whether the input and every hidden layer are layer-normalized
     :param make_features_extractor: Makes what stands in front of a network, a module of the user's from observations
         ``(batch, input_dim)`` to features ``(batch, features_dim)``; None for nothing
     """

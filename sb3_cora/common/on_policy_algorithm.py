@@ -588,8 +588,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         for name, history in metrics.items():
             self.logger.record(f"train/{name}", (history[-1] if name == "loss" else th.stack(history).mean()).item())
         self.logger.record("train/explained_variance", explained_var)
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        if not self.policy.joint_spaces.discrete:
+            self.logger.record("train/std", self.policy.agent_log_std(ALL_AGENTS).exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:

@@ -1,4 +1,4 @@
-"""Decentralised actors with centralised critics."""
+"""Decentralized actors with centralized critics."""
 
 import warnings
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
     """
     One actor per agent, which sees the agent's own observation, and one value function of the state for the team.
 
-    Without ``share_parameters`` the actors have their own weights; initialisation, activation and optimizer are those
+    Without ``share_parameters`` the actors have their own weights; initialization, activation and optimizer are those
     of Stable-Baselines3's ``ActorCriticPolicy``, which this policy equals when there is one agent.
 
     :param observation_space: Joint observation space, Box ``(n_agents, obs_dim)`` or Dict
@@ -40,7 +40,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
     :param net_arch: Widths of the hidden layers, ``dict(pi=[64, 64], vf=[64, 64], qf=[64, 64])`` by default;
         a list serves all networks, an empty one makes them linear (Q-critics need a hidden layer)
     :param activation_fn: Activation function
-    :param normalize_features: Whether the input and every hidden layer of all networks are layer-normalised, as in the
+    :param normalize_features: Whether the input and every hidden layer of all networks are layer-normalized, as in the
         networks of MAPPO and HARL
     :param ortho_init: Whether to use orthogonal initialization
     :param output_gain: Gain of the orthogonal initialization of the actors' output layer; a small one lets all actions
@@ -122,8 +122,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
                 f"features_extractor_kwargs={features_extractor_kwargs} without a features_extractor_class: give both."
             )
         if optimizer_kwargs is None:
-            # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam; and all parameters at once,
-            # because networks are small and minibatches many
+            # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam. Fused, because networks
+            # are small and minibatches many: tensor by tensor, Adam alone takes a quarter of an update
             optimizer_kwargs = dict(eps=1e-5, fused=True) if optimizer_class == th.optim.Adam else {}
         super().__init__(
             observation_space,
@@ -434,7 +434,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
 class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
     """
-    Adds centralised critics of what joint actions are worth beside the state's value, ``Q(s, a) - V(s)``, trained by an
+    Adds centralized critics of what joint actions are worth beside the state's value, ``Q(s, a) - V(s)``, trained by an
     optimizer of their own.
 
     :param n_critics: Number of Q-critics, of which the minimum is the estimate
@@ -538,11 +538,6 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
         )
         if not joint.discrete:
             self.log_stds = nn.ParameterList(self._initial_log_std(1) for _ in range(joint.n_agents))
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "log_std" and not self.share_parameters and not self.joint_spaces.discrete:
-            return self.agent_log_std(ALL_AGENTS)
-        return super().__getattr__(name)
 
     def agent_log_std(self, agents: slice) -> th.Tensor:
         if self.share_parameters:

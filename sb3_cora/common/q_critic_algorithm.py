@@ -1,4 +1,4 @@
-"""What the algorithms with centralised Q-critics share: the critics' training on the rollout."""
+"""What the algorithms with centralized Q-critics share: the critics' training on the rollout."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class QCriticArguments(OnPolicyArgumentsWithEta, total=False):
 
 class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     """
-    Adds centralised Q-critics, trained on each rollout before the credits are computed with them.
+    Adds centralized Q-critics, trained on each rollout before the credits are computed with them.
 
     They learn what the value function leaves open, ``Q(s, a) - V(s)``: in most tasks returns depend far more on the state
     than on a single action, whose part would be lost in the error of a critic of the whole.

@@ -35,7 +35,7 @@ class MaskMeanStd(RunningMeanStd):
 
     def update(self, arr: np.ndarray) -> None:
         """
-        :param arr: Masks, of which nothing is to be learnt
+        :param arr: Masks, of which nothing is to be learned
         """
 
 

@@ -71,8 +71,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         grand coalition (paper, equation 3)
     :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values; for
         ``credit="core_l1"`` that of their mean absolute deviation, without unit
-    :param epsilon_bound: Whether the eps of the programmes stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below
-    :param credit_scale: What values are divided by in the programme (credits are multiplied back): ``"batch"``, the
+    :param epsilon_bound: Whether the eps of the programs stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below
+    :param credit_scale: What values are divided by in the program (credits are multiplied back): ``"batch"``, the
         standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's largest
         excess at the equal split; ``"paper"``, nothing
     :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to 8 agents (10 for
@@ -200,7 +200,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
         agent_mask = rollout.observation.agent_mask
         player_mask = None if agent_mask is None else agent_mask > 0.5
-        # The dead leave the game: neither the unit of the programme nor what is logged may depend on them
+        # The dead leave the game: neither the unit of the program nor what is logged may depend on them
         players = grand_value.new_ones(len(grand_value), self.n_agents) if agent_mask is None else agent_mask
         n_players = players.sum(dim=1, keepdim=True).clamp(min=1.0)
         game_values = values if player_mask is None else values.masked_fill(~splits(masks, player_mask), -th.inf)

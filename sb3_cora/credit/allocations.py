@@ -31,7 +31,7 @@ class Credits(NamedTuple):
     :param credits: ``(batch, n_agents)``
     :param epsilon: ``(batch,)``, the largest excess ``v(C) - x(C)`` that the credits ``x`` leave to a coalition at hand;
         not below 0 unless ``epsilon_bound="free"``
-    :param gap: ``(batch,)``, how far the objective of the programme may lie above its minimum; 0 for concepts that are
+    :param gap: ``(batch,)``, how far the objective of the program may lie above its minimum; 0 for concepts that are
         formulas, infinite for a sample without solution
     :param converged: boolean ``(batch,)``
     """
@@ -73,7 +73,7 @@ def allocate(
     :param epsilon_bound: whether ``eps`` stops at 0 (``"nonnegative"``) or may be ``"free"``; the nucleolus itself is always
         that of a free one
     :param scale: values are divided by it beforehand and credits multiplied afterwards, one positive number or ``(batch,)``;
-        it changes nothing but the meaning of ``variance_weight``. ``None``: the raw programme of the paper
+        it changes nothing but the meaning of ``variance_weight``. ``None``: the raw program of the paper
     :param solver: for ``"core"``, ``"least_core"`` and ``"core_l1"``: one of ``SOLVERS``, or a solver
     :param player_mask: ``(batch, n_agents)``, which agents take part (all if ``None``). The others leave the game: they get 0,
         and a coalition is worth what it is worth without them. A lone player gets the grand value
@@ -266,7 +266,7 @@ def _describe_failures(result: Credits) -> str:
     failed = (~result.converged).nonzero()[:, 0]
     sample = int(failed[0])
     return (
-        f"{len(failed)} of {len(result.converged)} credit programmes did not converge, the first is sample {sample} with a "
+        f"{len(failed)} of {len(result.converged)} credit programs did not converge, the first is sample {sample} with a "
         f"gap of {result.gap[sample].item():.3g} (in units of scale). Try another solver, or pass check=False to go on with "
         "the best credits found."
     )

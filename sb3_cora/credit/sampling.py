@@ -135,7 +135,7 @@ def required_coalitions(n_agents: int, delta: float, Delta: float) -> int:
     How many coalitions to draw for credits in the delta-probable core: all but a share ``delta`` of the coalitions get what
     they are worth up to epsilon, with probability at least ``1 - Delta`` over the draw (paper, theorem 4.3; Yan and Procaccia
     2021). The theorem gives the order ``(n + log(1 / Delta)) / delta^2``; the constant taken here, 1, is enough: a core
-    programme of ``n`` unknowns violates more than ``delta`` with probability at most
+    program of ``n`` unknowns violates more than ``delta`` with probability at most
     ``sum_{i < n} binom(M, i) delta^i (1 - delta)^(M - i)`` (Campi and Garatti 2008), which at this number is below ``Delta``.
 
     :param n_agents: number of agents, at least 1

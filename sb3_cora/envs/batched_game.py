@@ -17,7 +17,7 @@ from sb3_cora.envs.worlds import Worlds, WorldsEnv, WorldsStep, WorldsVecEnv
 PICTURE_SIZE = 240
 BAR_HEIGHT = 12
 
-# Viridis at equal distances from 0 to 1, dark to bright also for the colour-blind
+# Viridis at equal distances from 0 to 1, dark to bright also for the color-blind
 _COLOURS = np.array(
     [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [253, 231, 37]]
 )
@@ -290,14 +290,14 @@ def game_generator(game_seed: int) -> np.random.Generator:
     return np.random.default_rng(game_seed)
 
 
-def colour(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def color(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """
     :param values: Numbers of any shape
     :param low: The number that is darkest
     :param high: The number that is brightest
-    :return: Their colours, ``(*values.shape, 3)`` of uint8
+    :return: Their colors, ``(*values.shape, 3)`` of uint8
     """
-    # Equal numbers all the same colour, without a division by 0
+    # Equal numbers all the same color, without a division by 0
     positions = (values - low) / (high - low if high > low else 1.0)
     anchors = np.linspace(0.0, 1.0, len(_COLOURS))
     return np.stack([np.interp(positions, anchors, channel) for channel in _COLOURS.T], axis=-1).astype(np.uint8)

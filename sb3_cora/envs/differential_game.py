@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, check_count, check_range, colour, game_generator
+from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, check_count, check_range, color, game_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,7 @@ class DifferentialGame(BatchedGame):
         shown = best if action is None else np.asarray(action, dtype=np.float64)[:, 0]
         picture = np.full((PICTURE_SIZE + BAR_HEIGHT, PICTURE_SIZE, 3), 220, dtype=np.uint8)
         heights = self._section(PICTURE_SIZE, shown)[::-1]
-        picture[:PICTURE_SIZE] = colour(heights, 0.0, self.optimal_return)
+        picture[:PICTURE_SIZE] = color(heights, 0.0, self.optimal_return)
         picture[PICTURE_SIZE : PICTURE_SIZE + 2] = 40
         rows, columns = np.indices((PICTURE_SIZE, PICTURE_SIZE))
         for point, is_cross in ((best, True), (shown, False)):

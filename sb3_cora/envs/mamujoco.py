@@ -47,8 +47,8 @@ class MaMuJoCoEnv(gym.Env):
 
     It is built on Gymnasium's ``-v5`` robots. The benchmark that goes by the same name in HARL (HAPPO, MAPPO) is another: it
     runs ``-v2`` robots, and shows every agent everything. ``observation="full_state_id"`` is what it shows: the state and a
-    one-hot agent id, standardised over the entries of that one vector, ``(x - mean(x)) / std(x)``; ``"state"`` is
-    standardised likewise, by its own mean and deviation.
+    one-hot agent id, standardized over the entries of that one vector, ``(x - mean(x)) / std(x)``; ``"state"`` is
+    standardized likewise, by its own mean and deviation.
 
     Worlds are stepped in one process by default, because sending a step to another process costs more than the step. On two
     cores, one of them partly taken by other work, a ``DummyVecEnv`` made 17100 steps a second of HalfCheetah 2x3 with 4 worlds
@@ -147,7 +147,7 @@ class MaMuJoCoEnv(gym.Env):
         :return: The joint observation
         """
         if self.observation == "full_state_id":
-            return {"observation": _with_id(state, self._n_agents), "state": _standardised(state)}
+            return {"observation": _with_id(state, self._n_agents), "state": _standardized(state)}
         if self._selection is None:
             # What parallel_env.step() gives, without the dicts of rewards, flags and infos, and without a second state
             own = self.parallel_env._get_obs()
@@ -289,7 +289,7 @@ def _selection(entries: list[np.ndarray]) -> np.ndarray:
     return selection
 
 
-def _standardised(state: np.ndarray) -> np.ndarray:
+def _standardized(state: np.ndarray) -> np.ndarray:
     """
     :param state: ``(state_dim,)``
     :return: The same with mean 0 and deviation 1 over its entries, float32; zeros if they are all equal
@@ -301,7 +301,7 @@ def _standardised(state: np.ndarray) -> np.ndarray:
 
 def _with_id(state: np.ndarray, n_agents: int) -> np.ndarray:
     """
-    What each agent observes in HARL: the state and its one-hot id in one vector, standardised over its entries.
+    What each agent observes in HARL: the state and its one-hot id in one vector, standardized over its entries.
 
     :param state: ``(state_dim,)``
     :param n_agents: Number of agents

@@ -11,7 +11,7 @@ from sb3_cora.envs.batched_game import (
     BatchedGame,
     check_count,
     check_range,
-    colour,
+    color,
     game_generator,
 )
 
@@ -74,7 +74,7 @@ class MatrixGame(BatchedGame):
         # Of a table of more cells than pixels some cells are left out
         rows, columns = (np.arange(PICTURE_SIZE) * count // PICTURE_SIZE for count in shape)
         picture = np.empty((PICTURE_SIZE + BAR_HEIGHT, PICTURE_SIZE, 3), dtype=np.uint8)
-        picture[:PICTURE_SIZE] = colour(table[np.ix_(rows, columns)], self.payoffs.min(), self.payoffs.max())
+        picture[:PICTURE_SIZE] = color(table[np.ix_(rows, columns)], self.payoffs.min(), self.payoffs.max())
         # More than that would be a picture of dots
         for best in self.best_joint_actions(step)[:100]:
             top, bottom, left, right = self._cell(best, shape)

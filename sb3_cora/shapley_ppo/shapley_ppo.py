@@ -24,5 +24,5 @@ class ShapleyPPO(CORAPPO):
         *args: Any,
         **kwargs: Unpack[CoalitionArguments],
     ):
-        # What the programmes of the core take says nothing here
+        # What the programs of the core take says nothing here
         super().__init__(policy, env, *args, credit="shapley", **kwargs)

@@ -1,4 +1,4 @@
-"""The core programme, its limit and its linearization."""
+"""The core program, its limit and its linearization."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from sb3_cora.credit.solvers import ActiveSetSolver, CoreSolver
 EpsilonBound = Literal["nonnegative", "free"]
 
 LIMIT_WEIGHTS = {th.float64: 1e-3, th.float32: 1e-2}
-"""By precision: weight, relative to the largest excess, from which the core programme has the least core's solution. Below a
+"""By precision: weight, relative to the largest excess, from which the core program has the least core's solution. Below a
 bound that depends on the coalitions alone it no longer moves, and at ten times the first of these it does not move yet."""
 
 
@@ -24,9 +24,9 @@ def core(
     solver: CoreSolver | None = None,
 ) -> Division:
     """
-    The core programme (CORA, equation 6). Efficient.
+    The core program (CORA, equation 6). Efficient.
 
-    Over credits ``x`` that sum to ``v(N)`` and ``eps >= 0`` (or free), minimises
+    Over credits ``x`` that sum to ``v(N)`` and ``eps >= 0`` (or free), minimizes
     ``eps + (variance_weight / n) * sum_i (x_i - v(N) / n)^2`` subject to ``x(C) + eps >= v(C)`` for every coalition at hand.
     The variance term draws credits towards equal shares, so an agent that contributes nothing may get a share nevertheless;
     and it caps them: ``|x_i - v(N) / n| <= (n - 1) / (2 * variance_weight)`` whatever the values.
@@ -36,11 +36,11 @@ def core(
     :param grand_value: ``(batch,)``
     :param variance_weight: not negative; in the inverse units of the values. 0 is the limit from above, the least core
     :param epsilon_bound: ``"nonnegative"`` or ``"free"``
-    :param solver: what solves the programmes, the batched solver if ``None``
+    :param solver: what solves the programs, the batched solver if ``None``
     :return: the credits and their certificate
     :raises ValueError: for a free ``eps`` over coalitions that are not balanced, where it has no least value
     """
-    return _solve_programme(values, masks, grand_value, variance_weight, 0.0, epsilon_bound, solver)
+    return _solve_program(values, masks, grand_value, variance_weight, 0.0, epsilon_bound, solver)
 
 
 def least_core(
@@ -57,7 +57,7 @@ def least_core(
     :return: the credits and their certificate
     :raises ValueError: as ``core``
     """
-    return _solve_programme(values, masks, grand_value, 0.0, 0.0, epsilon_bound, solver)
+    return _solve_program(values, masks, grand_value, 0.0, 0.0, epsilon_bound, solver)
 
 
 def core_l1(
@@ -69,7 +69,7 @@ def core_l1(
     solver: CoreSolver | None = None,
 ) -> Division:
     """
-    The core programme with its variance linearized (CORA, appendix B.1), a linear programme: ``core`` with
+    The core program with its variance linearized (CORA, appendix B.1), a linear program: ``core`` with
     ``(variance_weight / n) * sum_i |x_i - v(N) / n|`` in place of the squares, and among several optimal credits those of
     least variance. Efficient.
 
@@ -79,10 +79,10 @@ def core_l1(
     :return: the credits and their certificate
     :raises ValueError: as ``core``
     """
-    return _solve_programme(values, masks, grand_value, 0.0, variance_weight, epsilon_bound, solver)
+    return _solve_program(values, masks, grand_value, 0.0, variance_weight, epsilon_bound, solver)
 
 
-def _solve_programme(
+def _solve_program(
     values: th.Tensor,
     masks: th.Tensor,
     grand_value: th.Tensor,
@@ -125,12 +125,12 @@ def _solve_programme(
 def _is_balanced(masks: th.Tensor) -> bool:
     """
     Whether some weighting of the coalitions covers every agent equally, as a coalition and its complement do. Then no
-    transfer of credits favours all coalitions at once, and the least core has a finite ``eps`` even below 0.
+    transfer of credits favors all coalitions at once, and the least core has a finite ``eps`` even below 0.
 
     :param masks: boolean ``(n_coalitions, n_agents)``, at least one coalition and two agents
     :return: whether they are balanced
     """
-    # In the game worth nothing with a free eps, a transfer pays exactly where it favours all coalitions.
+    # In the game worth nothing with a free eps, a transfer pays exactly where it favors all coalitions.
     nothing = th.zeros(1, len(masks), dtype=th.float64, device=masks.device)
     solution = ActiveSetSolver().solve(nothing, masks, nothing.new_ones(1), nonnegative_epsilon=False)
     return bool(solution.deviations.abs().max() < 1e-6)

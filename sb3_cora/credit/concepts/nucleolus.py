@@ -11,7 +11,7 @@ def nucleolus(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> Di
     """
     The nucleolus (Schmeidler 1969): the credits whose excesses, sorted from the largest down, are lexicographically least. It
     is the least core with a free ``eps``, then among those credits the least second largest excess, and so on. Exact by
-    nested programmes over the coalitions at hand; no credits but the sum is bounded, which some call the prenucleolus.
+    nested programs over the coalitions at hand; no credits but the sum is bounded, which some call the prenucleolus.
     Efficient.
 
     :param values: ``(batch, n_coalitions)``

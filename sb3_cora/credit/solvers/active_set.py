@@ -1,12 +1,12 @@
 """
-A dual active-set method (Goldfarb and Idnani 1983) for a whole batch of core programmes at once.
+A dual active-set method (Goldfarb and Idnani 1983) for a whole batch of core programs at once.
 
-Multiplied by ``2 * weight / n``, the programme has no parameter left:
+Multiplied by ``2 * weight / n``, the program has no parameter left:
 
-    minimise ``e + |d|^2 / 2``  subject to  ``a_C . d + e >= u_C``,
+    minimize ``e + |d|^2 / 2``  subject to  ``a_C . d + e >= u_C``,
 
 with ``a_C`` the coalition's indicator less its mean. Each constraint is an atom ``(a_C, 1)`` acting on the point ``(d, e)``;
-``e >= 0`` is one more atom, ``(0, 1)``. The dual looks for a convex combination ``m`` of atoms maximising
+``e >= 0`` is one more atom, ``(0, 1)``. The dual looks for a convex combination ``m`` of atoms maximizing
 ``sum m_C u_C - |sum m_C a_C|^2 / 2``, and ``d = sum m_C a_C`` is the primal solution. The working set holds the atoms of
 positive weight: affinely independent, so at most ``n`` of them. A pivot takes the most violated constraint and moves weight
 to its atom along the direction that keeps the working set tight, until the constraint holds (the atom joins) or a weight of
@@ -74,7 +74,7 @@ class ActiveSetSolver(CoreSolver):
         solution = self._attempt(excesses, masks, variance_weight, nonnegative_epsilon, deviation_weight)
         if excesses.device.type != "cpu" or bool(solution.converged.all()):
             return solution
-        # One programme in millions is lost to rounding. With the agents in another order it rounds otherwise.
+        # One program in millions is lost to rounding. With the agents in another order it rounds otherwise.
         missed = solution.converged.logical_not().nonzero()[:, 0]
         again = self._attempt(
             excesses[missed].double(),
@@ -109,7 +109,7 @@ class ActiveSetSolver(CoreSolver):
         problem = make_problem(masks, excesses.dtype, nonnegative_epsilon, deviation_weight, self.max_pivots)
         # What the objective is multiplied by, hence the points as well.
         factor = variance_weight * (2 / n_agents)
-        outcome = minimise(problem, excesses, factor)
+        outcome = minimize(problem, excesses, factor)
         # A lane that rounding has ruined falls back to the equal split, which is feasible with the epsilon it takes.
         deviations = (problem.basis @ outcome.points / factor).T.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         epsilon = largest_excess(deviations, excesses, masks)
@@ -165,9 +165,9 @@ def make_problem(
     return Problem(atoms, basis, nonnegative_epsilon, 2 * deviation_weight / n_agents, max_pivots)
 
 
-def minimise(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection: th.Tensor | None = None) -> Outcome:
+def minimize(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection: th.Tensor | None = None) -> Outcome:
     """
-    Solve ``minimise e + |d|^2 / 2 subject to a_C . d + e >= factor * excess(C)`` in every lane.
+    Solve ``minimize e + |d|^2 / 2 subject to a_C . d + e >= factor * excess(C)`` in every lane.
 
     :param problem: the constraints
     :param excesses: ``(n_lanes, n_coalitions)``

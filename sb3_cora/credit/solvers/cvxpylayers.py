@@ -1,4 +1,4 @@
-"""The core programme as a convex programme in cvxpylayers: the reference the batched solver is held against."""
+"""The core program as a convex program in cvxpylayers: the reference the batched solver is held against."""
 
 import importlib.util
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -53,8 +53,8 @@ BACKENDS: dict[str, Backend] = {
 
 class CvxpyLayersSolver(CoreSolver):
     """
-    The programme handed to cvxpylayers, as the reference for ``ActiveSetSolver``. Whatever the backend, a sample counts as
-    converged by a duality gap that is computed here, from the multipliers that the backend returns. Programmes are handed
+    The program handed to cvxpylayers, as the reference for ``ActiveSetSolver``. Whatever the backend, a sample counts as
+    converged by a duality gap that is computed here, from the multipliers that the backend returns. Programs are handed
     over in float64 on the CPU.
 
     - ``"diffcp"``: Clarabel's interior point, one sample after another, thousands of times slower than ``ActiveSetSolver``.
@@ -135,7 +135,7 @@ def _core_layer(
     masks: th.Tensor, nonnegative_epsilon: bool, deviation_weight: float, backend: str, solver_args: dict[str, Any]
 ) -> "CvxpyLayer":
     """
-    The programme as a layer from excesses and variance weight to deviations and multipliers, those of the coalitions first.
+    The program as a layer from excesses and variance weight to deviations and multipliers, those of the coalitions first.
     Each layer gets a problem of its own: cvxpylayers 1.2 corrupts the second layer made from one problem.
 
     :param masks: boolean ``(n_coalitions, n_agents)``

@@ -1,10 +1,10 @@
 """
-The nucleolus for a whole batch of games at once, by nested linear programmes (Maschler, Peleg and Shapley 1979).
+The nucleolus for a whole batch of games at once, by nested linear programs (Maschler, Peleg and Shapley 1979).
 
-Each level minimises the largest excess over the coalitions still open. Where this cannot be lowered further, some tight
+Each level minimizes the largest excess over the coalitions still open. Where this cannot be lowered further, some tight
 coalitions are balanced: no transfer that the earlier levels leave pays them all. Their excesses are then the same for every
-optimum, so they are settled, with all that they determine, and the next level minimises over the rest. A level is two
-programmes of the active-set method: a proximal step towards its optimum, and the search for balanced weights on what is tight
+optimum, so they are settled, with all that they determine, and the next level minimizes over the rest. A level is two
+programs of the active-set method: a proximal step towards its optimum, and the search for balanced weights on what is tight
 there, which is the certificate that nothing lower exists (Kohlberg 1971).
 """
 
@@ -12,7 +12,7 @@ import math
 
 import torch as th
 
-from sb3_cora.credit.solvers.active_set import Problem, lanes_per_chunk, make_problem, minimise
+from sb3_cora.credit.solvers.active_set import Problem, lanes_per_chunk, make_problem, minimize
 from sb3_cora.credit.solvers.base import Solution
 
 STEP_WEIGHT = 1e-3
@@ -38,7 +38,7 @@ CLOSED = -1e30
 
 def solve_nucleolus(excesses: th.Tensor, masks: th.Tensor, tolerance: float = 1e-9) -> Solution:
     """
-    The deviations from the equal split that lexicographically minimise the sorted excesses of the coalitions at hand.
+    The deviations from the equal split that lexicographically minimize the sorted excesses of the coalitions at hand.
     Directions that the coalitions do not determine stay at the equal split.
 
     :param excesses: ``(batch, n_coalitions)`` float64, finite and of order one, what each coalition wants beyond its equal
@@ -84,14 +84,14 @@ def _solve_chunk(problem: Problem, excesses: th.Tensor, n_steps: int) -> tuple[t
         targets = ((lacking - largest) / unit).masked_fill(settled, CLOSED)
 
         factor = th.full_like(unit, STEP_WEIGHT)
-        step = minimise(problem, targets.T, factor, projection).points[:-1] / STEP_WEIGHT
+        step = minimize(problem, targets.T, factor, projection).points[:-1] / STEP_WEIGHT
         points[:, lanes] += step * unit
         targets = targets.addmm_(atoms, step, alpha=-1)
         reached = targets.masked_fill(settled, -math.inf).amax(dim=0)
         tight = ~settled & (targets >= reached - TIGHT)
 
         ones = th.ones_like(factor)
-        balance = minimise(problem, th.where(tight, 0.0, CLOSED).to(excesses.dtype).T, ones, projection)
+        balance = minimize(problem, th.where(tight, 0.0, CLOSED).to(excesses.dtype).T, ones, projection)
         balanced = (balance.points[:-1].square().sum(dim=0) < ZERO) & ~over
         # Balanced weights prove that the largest excess is no lower than their mean of the tight ones.
         proven = (balance.weights * targets.gather(0, balance.members)).sum(dim=0)

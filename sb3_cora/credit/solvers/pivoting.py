@@ -1,4 +1,4 @@
-"""One pivot of the dual active-set method, for a whole batch of programmes; ``active_set`` says what the method is."""
+"""One pivot of the dual active-set method, for a whole batch of programs; ``active_set`` says what the method is."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -62,7 +62,7 @@ class Problem(NamedTuple):
 @dataclass
 class Lanes:
     """
-    What is known about each programme under way; the last axis of every tensor is the lane.
+    What is known about each program under way; the last axis of every tensor is the lane.
 
     ``point`` and the atoms have ``n_agents`` coordinates: deviations in a basis of the vectors that sum to zero, then ``e``.
     The working set has ``n_agents`` slots, plus one in ``rows`` and ``members`` where lanes write what they do not keep.
