@@ -13,6 +13,7 @@ import torch as th
 
 from sb3_cora import CORAPPO
 from sb3_cora import credit as credit_package
+from sb3_cora.common.rollout import Rollout
 from sb3_cora.credit import CONCEPTS, EFFICIENT_CONCEPTS, Concept, all_coalitions, allocate, extremes
 from sb3_cora.credit.coalitions import is_closed_under_complement
 from tests.algorithms import assert_trained, make_tiny, weights
@@ -132,10 +133,10 @@ CONCEPTS["middle"] = Concept(middle, efficient=False, extremes=True)
 class Observed(CORAPPO):
     """Keeps the last rollout's advantages and credits, each ``(n_steps, n_envs, ...)``."""
 
-    def _allocate_credits(self) -> np.ndarray:
-        self.advantages = self.rollout_buffer.advantages.copy()
-        self.credits = super()._allocate_credits()
-        return self.credits
+    def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
+        credits = super()._allocate_credits(rollout)
+        self.advantages, self.credits = rollout.advantages[..., 0].numpy(), credits.numpy()
+        return credits
 
 
 @pytest.fixture
