@@ -539,6 +539,12 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
         if not joint.discrete:
             self.log_stds = nn.ParameterList(self._initial_log_std(1) for _ in range(joint.n_agents))
 
+    def __getattr__(self, name: str) -> Any:
+        # Stable-Baselines3's users look for it, and a property would be in the way of the parent's parameter
+        if name == "log_std" and not self.share_parameters and not self.joint_spaces.discrete:
+            return self.agent_log_std(ALL_AGENTS)
+        return super().__getattr__(name)
+
     def agent_log_std(self, agents: slice) -> th.Tensor:
         if self.share_parameters:
             return super().agent_log_std(agents)
