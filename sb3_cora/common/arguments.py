@@ -12,8 +12,6 @@ import re
 from inspect import Parameter, Signature
 from typing import Any, get_args
 
-VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-
 
 def full_signature(classes: tuple[type, ...]) -> Signature:
     """

@@ -22,7 +22,7 @@ from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_credits, shrink_negative, value_errors
 from sb3_cora.common.networks import ALL_AGENTS, clip_grad_norm_of_members_
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
-from sb3_cora.common.rollout import Rollout, shuffled_minibatches
+from sb3_cora.common.rollout import PolicySamples, Rollout, shuffled_minibatches, take
 from sb3_cora.common.rollout_vec_env import RolloutVecEnv, check_finite
 from sb3_cora.common.type_aliases import JointEnvLike
 
@@ -561,6 +561,9 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         explained_var = explained_variance(values, returns) if len(values) > 0 else np.nan
         if self.normalize_values:
             rollout = self._update_value_statistics(rollout)
+        policy_samples = PolicySamples(
+            rollout.observation, rollout.actions, rollout.log_prob, rollout.values, rollout.returns, credits
+        )
 
         metrics: defaultdict[str, list[th.Tensor]] = defaultdict(list)
         for turn in self._turns(rollout):
@@ -569,12 +572,13 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 kl_divergences: list[th.Tensor] = []
                 for samples in shuffled_minibatches(buffer.buffer_size, buffer.n_envs, self.batch_size):
                     samples = samples.to(self.device)
-                    batch = rollout.take(samples)
+                    batch = take(policy_samples, samples)
                     # All agents' together: how large one's are beside the others' is what credits say
-                    normalized = self._normalize_credits(credits[samples], batch.observation.agent_mask)
+                    normalized = self._normalize_credits(batch.credits, batch.observation.agent_mask)
                     if turn.factor is not None:
                         normalized = normalized * turn.factor[samples]
-                    kl_divergences.append(self._update_minibatch(batch, normalized, turn, clip_range, clip_range_vf, metrics))
+                    batch = batch._replace(credits=normalized)
+                    kl_divergences.append(self._update_minibatch(batch, turn, clip_range, clip_range_vf, metrics))
                     if self._exceeds_target_kl(kl_divergences[-1]):
                         break
                 # Epochs that each agent is given, however many turns they take
@@ -617,8 +621,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _update_minibatch(
         self,
-        batch: Rollout,
-        credits: th.Tensor,
+        batch: PolicySamples,
         turn: Turn,
         clip_range: float,
         clip_range_vf: float | None,
@@ -627,8 +630,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         One step of the optimizer, unless the policy has moved too far.
 
-        :param batch: The minibatch
-        :param credits: Its credits, normalized, ``(batch, n_agents)``
+        :param batch: The minibatch, its credits normalized
         :param turn: Who is updated
         :param clip_range: Clipping parameter of the surrogate
         :param clip_range_vf: Clipping parameter of the value function, None for no clipping
@@ -643,7 +645,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         log_ratio = distribution.log_prob(batch.actions[:, agents]) - batch.log_prob[:, agents]
         ratio = log_ratio.exp()
-        policy_loss = -agent_mean(clipped_surrogate(credits[:, agents], ratio, clip_range), agent_mask)
+        policy_loss = -agent_mean(clipped_surrogate(batch.credits[:, agents], ratio, clip_range), agent_mask)
         entropy_loss = -agent_mean(distribution.entropy(), agent_mask)
         loss = policy_loss + self._scheduled(self.ent_coef) * entropy_loss
         if turn.with_value_function:

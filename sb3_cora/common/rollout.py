@@ -77,12 +77,29 @@ class Rollout(NamedTuple):
         """
         return apply_to_tensors(self, lambda part: part.flatten(end_dim=1))
 
-    def take(self, samples: th.Tensor | slice) -> "Rollout":
-        """
-        :param samples: Which samples of a flattened rollout
-        :return: These
-        """
-        return apply_to_tensors(self, lambda part: part[samples])
+
+class PolicySamples(NamedTuple):
+    """
+    What of a flattened rollout actors and value function are updated with, so that minibatches copy nothing else.
+
+    :param credits: ``(batch, n_agents)``, in units of the return; the others are those of ``Rollout``
+    """
+
+    observation: JointObservation
+    actions: th.Tensor
+    log_prob: th.Tensor
+    values: th.Tensor
+    returns: th.Tensor
+    credits: th.Tensor
+
+
+def take(parts: SelfParts, samples: th.Tensor | slice) -> SelfParts:
+    """
+    :param parts: A ``NamedTuple`` of tensors with one axis of samples
+    :param samples: Which samples
+    :return: These
+    """
+    return apply_to_tensors(parts, lambda part: part[samples])
 
 
 def shuffled_minibatches(n_steps: int, n_envs: int, batch_size: int) -> Iterator[th.Tensor]:

@@ -5,7 +5,7 @@ import torch as th
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, Turn
-from sb3_cora.common.rollout import Rollout
+from sb3_cora.common.rollout import Rollout, take
 from sb3_cora.happo.policies import MlpPolicy, MultiInputPolicy
 
 
@@ -46,7 +46,7 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
         """
         ratios = []
         for start in range(0, len(rollout.log_prob), self.batch_size):
-            batch = rollout.take(slice(start, start + self.batch_size))
+            batch = take(rollout, slice(start, start + self.batch_size))
             observation = batch.observation
             log_ratio = self.policy.distribution(observation, agents).log_prob(batch.actions[:, agents])
             log_ratio -= batch.log_prob[:, agents]
