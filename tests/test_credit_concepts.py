@@ -45,8 +45,8 @@ def test_every_function_of_the_concepts_is_registered() -> None:
     assert all(getattr(credit_package, name) is function for name, function in defined.items())
 
 
-def test_the_readme_lists_every_concept() -> None:
-    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| `concept`, `CORAPPO(credit=)` |")[2]
+def test_the_docs_list_every_concept() -> None:
+    table = (ROOT / "docs" / "credits.md").read_text(encoding="utf-8").partition("| `concept`, `CORAPPO(credit=)` |")[2]
     rows = re.findall(r"^\| `(\w+)` \|.*\| (yes|no) \|", table.partition("\n\n")[0], flags=re.MULTILINE)
     assert {name: efficient == "yes" for name, efficient in rows} == {
         name: concept.efficient for name, concept in CONCEPTS.items()

@@ -15,6 +15,7 @@ from sb3_cora import CORAPPO
 from tests.algorithms import ALGORITHMS, make_tiny
 from tests.processes import ROOT, run_python
 
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]
 PACKAGE = ROOT / "sb3_cora"
 ALGORITHM_PACKAGES = {
     path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("common", "credit", "envs", "zoo")
@@ -205,12 +206,12 @@ def test_import_loads_no_optional_dependency() -> None:
     assert sorted(set(OPTIONAL) & set(loaded) - imported_by_sb3) == []
 
 
-def readme_examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def test_readme_example_runs(tmp_path: Path) -> None:
-    example, _, _ = readme_examples()
+    (example,) = examples("README.md")
     assert "n_envs=256" in example
     assert "learn(1e6)" in example
     # One rollout of few worlds
@@ -220,17 +221,17 @@ def test_readme_example_runs(tmp_path: Path) -> None:
     assert (tmp_path / "give_way.zip").is_file()
 
 
-def test_readme_example_of_credits_runs() -> None:
-    _, _, example = readme_examples()
+def test_example_of_credits_runs() -> None:
+    (example,) = examples("docs/credits.md")
     *setting_up, asking = example.strip().splitlines()
     namespace: dict[str, Any] = {}
     exec("\n".join(setting_up), namespace)
     assert eval(asking, namespace).tolist() == [pytest.approx([2 / 3, 1 / 6, 1 / 6])]
 
 
-def test_readme_example_of_acting_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_of_acting_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpe2, _ = pytest.importorskip("mpe2.simple_spread_v3"), pytest.importorskip("vmas")
-    _, example, _ = readme_examples()
+    (example,) = examples("docs/environments.md")
     monkeypatch.chdir(tmp_path)
     make_tiny(CORAPPO, mpe2.parallel_env()).save("simple_spread")
     make_tiny(CORAPPO, "give_way").save("give_way")
@@ -265,6 +266,12 @@ def test_readme_names_what_exists() -> None:
     assert {"train", "test"} <= commands <= targets
     for name in re.findall(r"(?:zoo|sb3_cora|hyperparams)/[a-z_/]*(?:\.\w+)?", readme):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
 
 
 def test_torch_is_the_first_constraint_and_pinned() -> None:

@@ -1,4 +1,4 @@
-"""Every registered id: in the README, trained on, and the same again from the same seed."""
+"""Every registered id: in the docs, trained on, and the same again from the same seed."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, assert_trained, make_tiny, weights
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "environments.md"
 
 pytestmark = [
     # vel_control warns of its own controller
@@ -45,8 +45,8 @@ def make(env_id: str, seed: int = 0) -> VecEnv:
     return make_joint_vec_env(env_id, n_envs=2, seed=seed, **NEEDED.get(env_id, {}))
 
 
-def test_the_readme_lists_what_is_registered() -> None:
-    table = README.read_text(encoding="utf-8").partition("## Environments")[2].partition("\n## ")[0]
+def test_the_docs_list_what_is_registered() -> None:
+    table = PAGE.read_text(encoding="utf-8").partition("\n## ")[0]
     first_cells = {line.split("|")[1].strip().strip("`") for line in table.splitlines() if line.startswith("| `")}
     families = {cell.partition("<")[0] for cell in first_cells if "<" in cell}
     single = first_cells - {cell for cell in first_cells if "<" in cell}

@@ -187,15 +187,17 @@ class QCritic(nn.Module):
         :param actions: ``(batch, n_agents, action_dim)``
         :return: Each critic's estimate of the discounted return, ``(n_critics, batch)``
         """
-        inputs = th.cat((self.state_norm(states), actions.flatten(start_dim=1)), dim=1)
-        return self.estimates(self.first_layer(inputs.expand(self.n_critics, -1, -1)))
+        return self.normalizer(self.outputs(states, actions)).squeeze(2)
 
-    def estimates(self, preactivations: th.Tensor) -> th.Tensor:
+    def outputs(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
-        :param preactivations: Output of the first layer before its activation, ``(n_critics, batch, width)``
-        :return: Each critic's estimate, ``(n_critics, batch)``
+        :param states: ``(batch, state_dim)``
+        :param actions: ``(batch, n_agents, action_dim)``
+        :return: Each critic's estimate in the units of its network, which ``normalizer`` turns into returns,
+            ``(n_critics, batch, 1)``
         """
-        return self.normalizer(self.output_net(self.activation(preactivations))).squeeze(2)
+        inputs = th.cat((self.state_norm(states), actions.flatten(start_dim=1)), dim=1)
+        return self.output_net(self.activation(self.first_layer(inputs.expand(self.n_critics, -1, -1))))
 
     def bind(self, states: th.Tensor) -> "BoundQFunction":
         """
@@ -244,4 +246,5 @@ class BoundQFunction:
         :param preactivations: ``(n_critics, rows, width)``
         :return: Minimum of the critics' estimates, ``(rows,)``
         """
-        return self.critic.estimates(preactivations).amin(dim=0)
+        critic = self.critic
+        return critic.normalizer(critic.output_net(critic.activation(preactivations))).amin(dim=0).squeeze(1)

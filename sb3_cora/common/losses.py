@@ -59,18 +59,15 @@ def clipped_surrogate(credits: th.Tensor, ratio: th.Tensor, clip_range: float) -
     return th.min(credits * ratio, credits * ratio.clamp(1 - clip_range, 1 + clip_range))
 
 
-def regression_errors(predictions: th.Tensor, targets: th.Tensor, scale: th.Tensor, huber_delta: float | None) -> th.Tensor:
+def regression_errors(differences: th.Tensor, huber_delta: float | None) -> th.Tensor:
     """
-    Squared errors in units of ``scale``; beyond ``huber_delta`` they grow linearly, with the slope they have there, so
-    that single returns far off do not govern the update. (That is twice Huber's loss.)
+    Squared differences; beyond ``huber_delta`` they grow linearly, with the slope they have there, so that single returns
+    far off do not govern the update. (That is twice Huber's loss.)
 
-    :param predictions: Of any shape
-    :param targets: Of the same shape
-    :param scale: What errors are divided by, broadcastable
-    :param huber_delta: Where the linear part begins, in units of ``scale``; None for squared errors throughout
-    :return: Of the same shape, without unit
+    :param differences: Of predictions from targets, of any shape, in the units of the loss
+    :param huber_delta: Where the linear part begins, in the same units; None for squares throughout
+    :return: Of the same shape
     """
-    differences = (targets - predictions) / scale
     if huber_delta is None:
         return differences.square()
     return 2.0 * F.huber_loss(differences, th.zeros_like(differences), reduction="none", delta=huber_delta)
@@ -99,9 +96,9 @@ def value_errors(
     :return: ``(batch, n_values)``, without unit
     """
     if clip_range_vf is None:
-        return regression_errors(values, returns, scale, huber_delta)
+        return regression_errors((returns - values) / scale, huber_delta)
     clipped_values = old_values + ((values - old_values) / scale).clamp(-clip_range_vf, clip_range_vf) * scale
-    clipped_errors = regression_errors(clipped_values, returns, scale, huber_delta)
+    clipped_errors = regression_errors((returns - clipped_values) / scale, huber_delta)
     if not pessimistic_vf_clip:
         return clipped_errors
-    return th.max(clipped_errors, regression_errors(values, returns, scale, huber_delta))
+    return th.max(clipped_errors, regression_errors((returns - values) / scale, huber_delta))

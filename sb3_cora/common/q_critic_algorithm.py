@@ -129,17 +129,20 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         # Before they are trained on the rollout: in sample, critics explain the noise as well
         self.logger.record("train/q_explained_variance", self._q_explained_variance(states, actions, q_targets))
 
+        critic = policy.q_critic
         if self.normalize_values:
-            policy.q_critic.normalizer.update(q_targets[:, None])
-        scale = policy.q_critic.normalizer.std
-
+            critic.normalizer.update(q_targets[:, None])
+        # In the units of the networks' outputs, and shuffled by one copy an epoch: done for each minibatch, both take longer
+        # than a small one's arithmetic
+        targets = critic.normalizer.normalize(q_targets[:, None])
         losses = []
         for _ in range(self.n_epochs if self.q_n_epochs is None else self.q_n_epochs):
-            for indices in th.randperm(len(q_targets)).split(self.batch_size):
-                estimates = policy.q_critic(states[indices], actions[indices])
+            order = th.randperm(len(targets))
+            shuffled = [part[order].split(self.batch_size) for part in (states, actions, targets)]
+            for batch_states, batch_actions, batch_targets in zip(*shuffled, strict=True):
+                differences = batch_targets - critic.outputs(batch_states, batch_actions)
                 # The mean over samples, the sum over critics: another critic must not shrink a critic's step
-                targets = q_targets[indices].expand_as(estimates)
-                loss = regression_errors(estimates, targets, scale, self.huber_delta).mean() * policy.n_critics
+                loss = regression_errors(differences, self.huber_delta).mean() * policy.n_critics
                 losses.append(loss.item())
                 policy.q_optimizer.zero_grad()
                 loss.backward()
