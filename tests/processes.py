@@ -1,13 +1,17 @@
 """Python in processes of its own: what patches on import, must not have been imported yet, or is run as a script."""
 
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Timer
-from typing import IO
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -109,3 +113,60 @@ def interrupt_python(*arguments: str | Path, once: str, cwd: Path) -> subprocess
     finally:
         limit.cancel()
     return subprocess.CompletedProcess(process.args, process.returncode, "".join(lines))
+
+
+@cache
+def zoo_context() -> Any:
+    """
+    :return: Makes processes, forked from one in which the zoo has been imported, which takes longer than most of its tests
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "tests.processes", "torch._dynamo"])
+    return context
+
+
+def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output: Path) -> None:
+    """
+    Run a script, in this process.
+
+    :param script: The script
+    :param arguments: What is passed to it
+    :param folder: Folder to run in, which may hold packages that the script imports
+    :param output: Folder for what it prints
+    """
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        with (output / name).open("w") as file:
+            os.dup2(file.fileno(), descriptor)
+    os.chdir(folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(folder), str(ROOT)))
+    sys.path.insert(0, str(folder))
+    sys.argv = [str(script), *arguments]
+    sys.orig_argv = [sys.executable, *sys.argv]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """
+    Run a script of the zoo to its end.
+
+    :param script: Its name
+    :param arguments: What is passed to it
+    :param folder: Folder to run in, which may hold packages that the script imports
+    :param check: Whether an exit status other than 0 is an error
+    :return: Exit status and output
+    """
+    path = ROOT / "zoo" / script
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        packages = {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+        return run_python(path, *arguments, cwd=folder, environment=packages, check=check)
+    with TemporaryDirectory() as output:
+        process = zoo_context().Process(target=become_script, args=(path, arguments, folder, Path(output)))
+        process.start()
+        process.join(TIME_LIMIT)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired([script, *arguments], TIME_LIMIT)
+        stdout, stderr = ((Path(output) / name).read_text() for name in ("stdout", "stderr"))
+    if check:
+        assert process.exitcode == 0, stdout[-2000:] + stderr[-4000:]
+    return subprocess.CompletedProcess(arguments, process.exitcode, stdout, stderr)

@@ -23,7 +23,7 @@ from sb3_cora.common.env_util import as_joint_vec_env, registered_ids
 from sb3_cora.common.joint_env import JointSpaces, pad_observations
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, make_tiny
-from tests.test_zoo import run_script
+from tests.processes import run_zoo
 
 pytest.importorskip("pettingzoo")
 pytest.importorskip("supersuit")
@@ -793,9 +793,9 @@ def test_the_zoo_reads_suite_and_wrappers_from_its_settings(env_id: str, observe
     (tmp_path / "settings.yml").write_text(yaml.safe_dump(settings))
     arguments = ("--algo", "cora_ppo", "--env", env_id, "--conf-file", "settings.yml", "--seed", "1")
     evaluation = ("--eval-freq", "32", "--eval-episodes", "2", "--n-eval-envs", "1")
-    output = run_script("train.py", *arguments, *evaluation, folder=tmp_path).stdout
+    output = run_zoo("train.py", *arguments, *evaluation, folder=tmp_path).stdout
     assert "length 6.0 +- 0.0, 20 episodes" in output
     (saved,) = (path for path in tmp_path.glob("logs/cora_ppo/**/*.zip") if path.stem == env_id.replace("/", "-"))
     assert CORAPPO.load(saved).observation_space["observation"].shape == observed
-    enjoyed = run_script("enjoy.py", "--algo", "cora_ppo", "--env", env_id, "--eval-episodes", "2", folder=tmp_path).stdout
+    enjoyed = run_zoo("enjoy.py", "--algo", "cora_ppo", "--env", env_id, "--eval-episodes", "2", folder=tmp_path).stdout
     assert "length 6.0 +- 0.0, 2 episodes" in enjoyed

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sb3_cora.zoo.display import virtual_display
-from tests.test_zoo import run_script
+from tests.processes import run_zoo
 
 imageio = pytest.importorskip("imageio.v3")
 
@@ -35,9 +35,9 @@ def test_a_trained_model_is_recorded(
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     settings = ("-n", "32", "--eval-freq", "-1", "-params", "n_envs:2", "n_steps:16", "batch_size:16", *arguments)
-    run_script("train.py", "--algo", "mappo", "--env", env_id, *settings, folder=tmp_path)
+    run_zoo("train.py", "--algo", "mappo", "--env", env_id, *settings, folder=tmp_path)
     flags = ("--algo", "mappo", "--env", env_id, "-n", "12", "--format", kind)
-    run = run_script("record_video.py", *flags, folder=tmp_path)
+    run = run_zoo("record_video.py", *flags, folder=tmp_path)
     path = tmp_path / run.stdout.rpartition("Video: ")[2].strip()
     assert path.suffix == f".{kind}" and path.is_file()
     assert {file.suffix for file in path.parent.iterdir()} == {f".{kind}"}

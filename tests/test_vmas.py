@@ -451,17 +451,17 @@ def test_wrappers_and_evaluation_of_sb3() -> None:
     assert lengths == [5] * 7 and np.isfinite(returns).all()
 
 
-@pytest.mark.parametrize(("scenario", "ends"), [("give_way", False), ("balance", True)])
-def test_evaluate_policy_is_stepping_bare_vmas(scenario: str, ends: bool) -> None:
+@pytest.mark.parametrize(("scenario", "max_steps", "ends"), [("give_way", 30, False), ("balance", 300, True)])
+def test_evaluate_policy_is_stepping_bare_vmas(scenario: str, max_steps: int, ends: bool) -> None:
     """One world, a policy of its own: returns and lengths of five episodes, time limits and the falls of ``balance`` alike."""
     # Actions of full size, under which nothing stays in balance
     policy_kwargs = {"output_gain": 1.0}
     model = make_tiny(MAPPO, VmasVecEnv(scenario, 2, max_steps=10, seed=0), policy_kwargs=policy_kwargs)
     returns, lengths = evaluate_policy(
-        model, VecMonitor(VmasVecEnv(scenario, 1, max_steps=300, seed=4)), n_eval_episodes=5, return_episode_rewards=True
+        model, VecMonitor(VmasVecEnv(scenario, 1, max_steps=max_steps, seed=4)), n_eval_episodes=5, return_episode_rewards=True
     )
 
-    bare = vmas.make_env(scenario, num_envs=1, max_steps=300, terminated_truncated=True)
+    bare = vmas.make_env(scenario, num_envs=1, max_steps=max_steps, terminated_truncated=True)
     observation, expected = bare.reset(seed=4), []
     while len(expected) < 5:
         total, n_steps, over = 0.0, 0, False
@@ -478,7 +478,7 @@ def test_evaluate_policy_is_stepping_bare_vmas(scenario: str, ends: bool) -> Non
         observation = bare.get_from_scenario(get_observations=True, get_rewards=False, get_infos=False, get_dones=False)[0]
     np.testing.assert_allclose(returns, [total for total, _ in expected], rtol=1e-4, atol=1e-5)
     assert lengths == [n_steps for _, n_steps in expected]
-    assert (min(lengths) < 300) == ends
+    assert (min(lengths) < max_steps) == ends
 
 
 RENDER = """

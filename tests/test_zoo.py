@@ -23,7 +23,7 @@ from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.callbacks import save_whole
 from tests import algorithms
-from tests.processes import ROOT, interrupt_python, run_python, start_python
+from tests.processes import ROOT, interrupt_python, run_python, run_zoo, start_python
 
 # By the names of their folders, which are those of the command line
 ALGORITHMS = {algorithm.__module__.split(".")[1]: algorithm for algorithm in algorithms.ALGORITHMS}
@@ -56,10 +56,6 @@ pytestmark = pytest.mark.xdist_group("zoo")
 def environment(folder: Path) -> dict[str, str]:
     # Packages of the user's own stand in the folder
     return {"PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
-
-
-def run_script(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=environment(folder), check=check)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +158,7 @@ def test_hyperparams_make_a_model(name: str, scenario: str) -> None:
 def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder in which CORAPPO was trained on give_way for two rollouts with normalized observations, and the output."""
     folder = tmp_path_factory.mktemp("training")
-    run = run_script(
+    run = run_zoo(
         "train.py",
         *("--algo", "cora_ppo", "--env", "give_way", "-n", "512", "--seed", "3", "--progress"),
         *TINY,
@@ -213,7 +209,7 @@ def test_training_ends_with_the_models_it_saved(training: tuple[Path, str], labe
     assert model.variance_weight == hyperparams("cora_ppo")["give_way"]["variance_weight"]
     # The same worlds, with the saved normalization, played by the saved model
     arguments = ("--algo", "cora_ppo", "--env", "give_way", "--seed", "3", "--verbose", "0", *flags)
-    run = run_script("enjoy.py", *arguments, folder=folder)
+    run = run_zoo("enjoy.py", *arguments, folder=folder)
     assert f"Evaluation: {evaluation[1]}" in run.stdout
 
 
@@ -224,8 +220,8 @@ def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Pa
     # One discrete and one continuous task
     first, second = (tmp_path / "logs" / name / f"{env_id}_{run}" / f"{env_id}.zip" for run in (1, 2))
     arguments = ("--algo", name, "--env", env_id, "-n", "512", "--eval-freq", "-1", "--n-eval-envs", "20", *TINY)
-    run_script("train.py", *arguments, folder=tmp_path)
-    resumed = run_script("train.py", *arguments, "-i", str(first), folder=tmp_path)
+    run_zoo("train.py", *arguments, folder=tmp_path)
+    resumed = run_zoo("train.py", *arguments, "-i", str(first), folder=tmp_path)
     assert "Loading pretrained agent" in resumed.stdout
     assert re.search(r"^Evaluation: +return -?\d+\.\d\d \+- .*, 100 episodes$", resumed.stdout, re.MULTILINE)
     # The counter and the optimizer have gone on from where they were: as many steps again
@@ -242,9 +238,9 @@ def test_statistics_shared_among_agents(tmp_path: Path) -> None:
     settings = {**hyperparams("ippo")["give_way"], "normalize": {"share_statistics": True}}
     (tmp_path / "ippo.yml").write_text(yaml.safe_dump({"give_way": settings}))
     arguments = ("--algo", "ippo", "--env", "give_way")
-    run_script("train.py", *arguments, "--conf-file", "ippo.yml", "-n", "256", *TINY, *SHORT, folder=tmp_path)
+    run_zoo("train.py", *arguments, "--conf-file", "ippo.yml", "-n", "256", *TINY, *SHORT, folder=tmp_path)
     # Its file is read again, and says the same
-    run = run_script("enjoy.py", *arguments, "--load-best", "--eval-episodes", "4", folder=tmp_path)
+    run = run_zoo("enjoy.py", *arguments, "--load-best", "--eval-episodes", "4", folder=tmp_path)
     assert "4 episodes" in run.stdout
     with open(tmp_path / "logs" / "ippo" / "give_way_1" / "give_way" / "vecnormalize.pkl", "rb") as file:
         normalize = pickle.load(file)
@@ -255,14 +251,14 @@ def test_statistics_shared_among_agents(tmp_path: Path) -> None:
 def test_enjoy_plays_the_asked_episodes(training: tuple[Path, str]) -> None:
     folder, _ = training
     arguments = ("--env", "give_way", "--load-best", "--stochastic", "--eval-episodes", "6", "--n-envs", "3")
-    run = run_script("enjoy.py", *arguments, "--env-kwargs", "max_steps:7", folder=folder)
+    run = run_zoo("enjoy.py", *arguments, "--env-kwargs", "max_steps:7", folder=folder)
     assert len(re.findall(r"^Episode return .*, length 7$", run.stdout, re.MULTILINE)) == 6
     assert "length 7.0 +- 0.0, 6 episodes" in run.stdout
 
 
 def test_enjoy_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "logs" / "mappo" / "give_way_1").mkdir(parents=True)
-    run = run_script("enjoy.py", "--algo", "mappo", "--env", "give_way", folder=tmp_path, check=False)
+    run = run_zoo("enjoy.py", "--algo", "mappo", "--env", "give_way", folder=tmp_path, check=False)
     assert run.returncode == 1
     assert "No model found for mappo on give_way" in run.stderr
 
@@ -270,7 +266,7 @@ def test_enjoy_names_what_is_missing(tmp_path: Path) -> None:
 def test_continuing_goes_on_from_the_saved_model(training: tuple[Path, str]) -> None:
     folder, _ = training
     first = folder / "logs" / "cora_ppo" / "give_way_1" / "give_way.zip"
-    run = run_script(
+    run = run_zoo(
         "train.py",
         *("--algo", "cora_ppo", "--env", "give_way", "-n", "256", "--seed", "4", "-i", str(first)),
         *TINY,
@@ -300,7 +296,7 @@ def test_interrupted_training_saves(tmp_path: Path) -> None:
 
 def test_search_finds_settings_that_a_training_can_use(tmp_path: Path) -> None:
     study = ("--storage", "studies/give_way.log", "--study-name", "tiny")
-    run_script(
+    run_zoo(
         "train.py",
         *("--algo", "cora_ppo", "--env", "give_way", "-n", "4096", "-optimize", "--n-trials", "2", "--n-evaluations", "1"),
         # A seed that draws small rollouts, few epochs and small networks
@@ -316,7 +312,7 @@ def test_search_finds_settings_that_a_training_can_use(tmp_path: Path) -> None:
     assert all("COMPLETE" in row for row in rows[1:])
     assert "params_variance_weight" in rows[0]
 
-    run_script(
+    run_zoo(
         "train.py",
         *("--algo", "cora_ppo", "--env", "give_way", "-n", "256", "--trial-id", "0", *study),
         *TINY,
@@ -370,7 +366,7 @@ def foreign_env(tmp_path: Path) -> Path:
 
 
 def test_environment_without_entry_or_batch_uses_default(foreign_env: Path) -> None:
-    run = run_script(
+    run = run_zoo(
         "train.py",
         *("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "-n", "256"),
         *TINY,
@@ -381,7 +377,7 @@ def test_environment_without_entry_or_batch_uses_default(foreign_env: Path) -> N
     # Fewer than of a batch, which plays them in the time of one
     assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 20 episodes" in run.stdout
     arguments = ("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "--n-envs", "2", "--verbose", "0")
-    assert "return 1.00 +- 0.00" in run_script("enjoy.py", *arguments, folder=foreign_env).stdout
+    assert "return 1.00 +- 0.00" in run_zoo("enjoy.py", *arguments, folder=foreign_env).stdout
 
 
 # Ctrl-C reaches the processes of the environments as well
@@ -482,7 +478,7 @@ def test_algorithms_of_ones_own_are_searched_and_told_apart(tmp_path: Path) -> N
 
 
 def test_error_in_a_trial_ends_the_search(foreign_env: Path) -> None:
-    run = run_script(
+    run = run_zoo(
         "train.py",
         *("--algo", "mappo", "--env", "Coin-v0", "--gym-packages", "foreign_env", "--env-kwargs", "poisoned:True"),
         *("-n", "256", "-optimize", "--n-trials", "2", "--no-optim-plots"),
@@ -499,7 +495,7 @@ def test_schedules_of_sb3s_own_algorithms_end_at_zero(tmp_path: Path) -> None:
     settings = {"policy": "MlpPolicy", "n_timesteps": 300, "n_steps": 200, "batch_size": 100, "learning_rate": "lin_1e-3"}
     (tmp_path / "ppo.yml").write_text(yaml.safe_dump({"penalty": settings}))
     arguments = ("--algo", "ppo", "--env", "penalty", "--conf-file", "ppo.yml", "--eval-freq", "-1")
-    run_script("train.py", *arguments, "--final-eval-episodes", "-1", folder=tmp_path)
+    run_zoo("train.py", *arguments, "--final-eval-episodes", "-1", folder=tmp_path)
     model = PPO.load(tmp_path / "logs" / "ppo" / "penalty_1" / "penalty.zip")
     assert model.num_timesteps == 400 and model.policy.optimizer.param_groups[0]["lr"] == 0.0
 
@@ -516,7 +512,7 @@ def test_string_that_needs_eval_is_refused(key: str, said: str, tmp_path: Path) 
     settings = {**hyperparams("mappo")["give_way"], key: "dict(norm_obs=True)"}
     (tmp_path / "mappo.yml").write_text(yaml.safe_dump({"give_way": settings}))
     arguments = ("--algo", "mappo", "--env", "give_way", "--conf-file", "mappo.yml")
-    run = run_script("train.py", *arguments, folder=tmp_path, check=False)
+    run = run_zoo("train.py", *arguments, folder=tmp_path, check=False)
     assert run.returncode == 1
     assert f"ValueError: {said}" in run.stderr
 
@@ -530,7 +526,7 @@ def test_classes_and_schedules_have_a_written_form(tmp_path: Path) -> None:
     }
     (tmp_path / "mappo.yml").write_text(yaml.safe_dump({"give_way": settings}))
     arguments = ("--algo", "mappo", "--env", "give_way", "--conf-file", "mappo.yml", "-n", "256")
-    run_script("train.py", *arguments, *TINY, *SHORT, folder=tmp_path)
+    run_zoo("train.py", *arguments, *TINY, *SHORT, folder=tmp_path)
     model = MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip")
     assert callable(model.eta) and [model.eta(progress) for progress in (1.0, 0.3, 0.0)] == pytest.approx([0.0, 0.0, 1.0])
     assert callable(model.ent_coef) and model.ent_coef(0.5) == pytest.approx(0.05)
