@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from scipy.optimize import linprog
 
-from benchmarks.credit_accuracy import GAMES, WEIGHTS, measure
+from benchmarks.credit.accuracy import GAMES, WEIGHTS, measure
 from sb3_cora.credit import (
     ActiveSetSolver,
     ConvergenceError,

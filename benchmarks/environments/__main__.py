@@ -1,7 +1,7 @@
 """
 Steps a second of each suite through its adapter, beside the suite alone.
 
-    python benchmarks/environments.py
+    python -m benchmarks.environments
 
 Both play the same number of steps with actions drawn beforehand and take turns on one core; a figure is the best turn's, in
 processor seconds, so that what else the machine does counts little. The table goes to ``benchmarks/results/environments.csv``:
@@ -32,7 +32,7 @@ from sb3_cora.envs.batched_game import GameVecEnv
 from sb3_cora.envs.registration import GAMES
 from sb3_cora.envs.vmas import VmasVecEnv
 
-RESULTS = Path(__file__).parent / "results" / "environments.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "environments.csv"
 N_ROUNDS = 7
 PAPER_ROBOTS = (("HalfCheetah", "2x3"), ("HalfCheetah", "6x1"), ("Ant", "4x2"), ("Walker2d", "2x3"), ("Hopper", "3x1"))
 MOST_LOST, GAME_STEPS = 0.15, 1e6

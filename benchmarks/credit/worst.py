@@ -1,4 +1,4 @@
-"""Worst figures of the core program's solver by kind of game; ``credit_accuracy`` measures them."""
+"""Worst figures of the core program's solver by kind of game; ``accuracy`` measures them."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-import credit_accuracy
-from credit_accuracy import Row
+from benchmarks.credit import accuracy
+from benchmarks.credit.accuracy import Row
 
 FIGURES = ("efficiency", "feasibility", "gap", "above_reference")
 QUICK_TABLES = {3: None}
@@ -16,7 +16,7 @@ QUICK_TABLES = {3: None}
 
 class Worst(NamedTuple):
     """
-    The worst figures of one kind of game over all numbers of agents and weights; see ``credit_accuracy`` for what they are.
+    The worst figures of one kind of game over all numbers of agents and weights; see ``accuracy`` for what they are.
     """
 
     game: str
@@ -37,9 +37,9 @@ def rows(quick: bool, n_games: int, n_references: int) -> Iterator[Row]:
     :return: the rows of the table
     """
     if quick:
-        yield from credit_accuracy.rows(50, 3, QUICK_TABLES)
+        yield from accuracy.rows(50, 3, QUICK_TABLES)
     else:
-        yield from credit_accuracy.rows(n_games, n_references)
+        yield from accuracy.rows(n_games, n_references)
 
 
 def worst(rows: Sequence[Row]) -> list[Worst]:
@@ -67,8 +67,8 @@ def write(rows: Sequence[Row], path: Path) -> None:
     :param rows: of the table
     :param path: the CSV file
     """
-    if rows[0].n_games < credit_accuracy.N_GAMES:
-        print(f"Not written, because a full run has {credit_accuracy.N_GAMES} games a row.")
+    if rows[0].n_games < accuracy.N_GAMES:
+        print(f"Not written, because a full run has {accuracy.N_GAMES} games a row.")
         return
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -87,7 +87,7 @@ def draw(rows: Sequence[Row], axes: Axes) -> None:
     for number, name in enumerate(FIGURES):
         places = [place + 0.2 * (number - 1.5) for place in range(len(table))]
         axes.bar(places, [max(getattr(row, name), 1e-17) for row in table], 0.19, label=name.replace("_", " "))
-    axes.axhline(credit_accuracy.TARGET, color="black", linestyle="--", label="target")
+    axes.axhline(accuracy.TARGET, color="black", linestyle="--", label="target")
     axes.set_xticks(range(len(table)), [row.game.replace("_", " ") for row in table], rotation=40, ha="right")
     n_games = sum(row.n_games for row in table)
     axes.set(title=f"Accuracy, worst of {n_games} programs", ylabel="relative to the game", yscale="log", ylim=(None, 1e-6))

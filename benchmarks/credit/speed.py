@@ -10,7 +10,7 @@ import torch as th
 from matplotlib.axes import Axes
 from numpy.random import default_rng
 
-from credit_accuracy import normal
+from benchmarks.credit.accuracy import normal
 from sb3_cora.credit import CoalitionSample, all_coalitions, allocate, draw_coalitions
 
 WEIGHT = 0.1

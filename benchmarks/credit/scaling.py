@@ -12,7 +12,7 @@ import numpy as np
 import torch as th
 from matplotlib.axes import Axes
 
-from credit_parts.critic_games import Situation, situation
+from benchmarks.credit.critic_games import Situation, situation
 from sb3_cora.credit import CoalitionSample, allocate, coalition_values, draw_coalitions, n_proper_coalitions
 
 N_AGENTS = (5, 10, 20, 30, 50)

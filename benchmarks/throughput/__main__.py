@@ -1,7 +1,7 @@
 """
 Team steps a second of MAPPO and CORAPPO, on one core, beside BenchMARL's MAPPO and the bare environment.
 
-    python benchmarks/throughput.py --benchmarl-python /path/to/python
+    python -m benchmarks.throughput --benchmarl-python /path/to/python
 
 ``--benchmarl-python`` is an interpreter that has ``benchmarl`` installed; without it, only our own rows are measured. Every
 contestant is a process of its own, all are pinned to one core with one thread each, and they take turns at one iteration
@@ -33,10 +33,12 @@ from pathlib import Path
 from statistics import median
 from typing import IO, NamedTuple
 
-from contestants.work import Work
+from benchmarks.throughput.contestants.work import Work
 from sb3_cora.envs.registration import VMAS_TASKS
 
-FOLDER = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "throughput.csv"
+CONTESTANTS = "benchmarks.throughput.contestants"
 SECTIONS = ("environment", "collection", "critics", "credits", "policy")
 PEER = "BenchMARL MAPPO"
 
@@ -102,7 +104,7 @@ def started(name: str, command: Sequence[str]) -> Iterator[Contestant]:
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             command,
-            cwd=FOLDER,
+            cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -148,11 +150,11 @@ def commands_for(work: Work, benchmarl_python: str | None) -> dict[str, list[str
     :param benchmarl_python: Interpreter that has BenchMARL, None to leave it out
     :return: Their commands by name
     """
-    commands = {"bare environment": [sys.executable, "-m", "contestants.bare_vmas", work.to_json()]}
+    commands = {"bare environment": [sys.executable, "-m", f"{CONTESTANTS}.bare_vmas", work.to_json()]}
     for algorithm in ("MAPPO", "CORAPPO"):
-        commands[algorithm] = [sys.executable, "-m", "contestants.sb3_cora_algorithms", algorithm, work.to_json()]
+        commands[algorithm] = [sys.executable, "-m", f"{CONTESTANTS}.sb3_cora_algorithms", algorithm, work.to_json()]
     if benchmarl_python is not None:
-        commands[PEER] = [benchmarl_python, "-m", "contestants.benchmarl_mappo", work.to_json()]
+        commands[PEER] = [benchmarl_python, "-m", f"{CONTESTANTS}.benchmarl_mappo", work.to_json()]
     return commands
 
 
@@ -245,7 +247,7 @@ def main() -> None:
     parser.add_argument("--benchmarl-python", help="interpreter that has benchmarl installed")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant that count")
     parser.add_argument("--core", type=int, help="core to use, the last one allowed when not given (Linux)")
-    parser.add_argument("--output", type=Path, default=FOLDER / "results" / "throughput.csv", help="CSV file to write")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="CSV file to write")
     args = parser.parse_args()
     if args.benchmarl_python is not None:
         found = shutil.which(args.benchmarl_python)

@@ -1,7 +1,7 @@
 """
 Accuracy of the core program's default solver on every kind of game, beside Clarabel.
 
-    python benchmarks/credit_accuracy.py
+    python -m benchmarks.credit.accuracy
 
 prints one row per kind of game, number of agents and variance weight (0 is the least core), and writes them to
 ``benchmarks/results/credit_accuracy.csv``. Every figure is the worst over the games of a row:
@@ -33,7 +33,7 @@ WEIGHTS = (0.0, 1e-3, 0.1, 1.0, 10.0)
 TABLES = {2: None, 3: None, 4: None, 6: None, 8: None, 10: 100, 20: 200}
 """Number of agents, and how many coalitions are sampled; all of them where ``None``."""
 
-RESULTS = Path(__file__).parent / "results" / "credit_accuracy.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "credit_accuracy.csv"
 
 Game = tuple[np.ndarray, np.ndarray]
 """Values ``(n_games, n_coalitions)`` and grand values ``(n_games,)``."""

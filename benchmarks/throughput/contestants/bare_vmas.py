@@ -5,8 +5,8 @@ import sys
 import torch as th
 import vmas
 
-from contestants.turns import Turns
-from contestants.work import Work
+from benchmarks.throughput.contestants.turns import Turns
+from benchmarks.throughput.contestants.work import Work
 
 
 def run(work: Work) -> None:

@@ -1,7 +1,7 @@
 """
 HAPPO and MAPPO with HARL's own settings on HalfCheetah 2x3, every agent seeing the full state and its one-hot index.
 
-    python benchmarks/harl.py --algos happo mappo --seeds 0 1 2
+    python -m benchmarks.learning.harl --algos happo mappo --seeds 0 1 2
 
 Rows are appended to ``benchmarks/results/harl_halfcheetah.csv``, one for each evaluation: 40 deterministic episodes every
 100 000 steps, as in HARL. At the end, and alone with ``--report``, they are summed up: interquartile mean over the seeds and
@@ -21,11 +21,11 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from learning import bootstrap_interval, interquartile_means
+from benchmarks.learning.sweep import bootstrap_interval, interquartile_means
 from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 
-RESULTS = Path(__file__).resolve().parent / "results" / "harl_halfcheetah.csv"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "harl_halfcheetah.csv"
 ENV_ID = "mujoco/HalfCheetah-2x3"
 FIELDS = ("algo", "seed", "timesteps", "mean_return", "std_return", "seconds")
 N_ENVS, N_EVAL_ENVS, N_EVAL_EPISODES, EVAL_INTERVAL = 20, 20, 40, 100_000

@@ -1,10 +1,10 @@
 """
 Train algorithms on environments over several games and seeds, and compare their returns.
 
-    python benchmarks/learning.py --algo cora_ppo mappo --env give_way --seeds 0 1 2 3 4 --jobs 2
-    python benchmarks/learning.py --algo cora_ppo cora_ppo:credit=shared,eta=0.0 --env multi_peak:n_actions=8 --game-seeds 0 1
-    python benchmarks/learning.py --algo cora_ppo --env give_way -- -n 1000000 -params variance_weight:0
-    python benchmarks/learning.py --env give_way --report
+    python -m benchmarks.learning --algo cora_ppo mappo --env give_way --seeds 0 1 2 3 4 --jobs 2
+    python -m benchmarks.learning --algo cora_ppo cora_ppo:credit=shared,eta=0.0 --env multi_peak:n_actions=8 --game-seeds 0 1
+    python -m benchmarks.learning --algo cora_ppo --env give_way -- -n 1000000 -params variance_weight:0
+    python -m benchmarks.learning --env give_way --report
 
 An algorithm may carry hyperparameters, which makes it a variant with figures of its own, and an environment may carry
 arguments; values are read as ``zoo/train.py`` reads those of ``-params``: words are text. ``--game-seeds`` gives every
@@ -61,7 +61,7 @@ from matplotlib.figure import Figure
 from rliable import metrics
 from rliable.library import get_interval_estimates
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 N_EPISODES = 100
 # Of the closing evaluations: the best model was chosen on the episodes of the training's own seed
 EVALUATION_SEED = 1_000_000
@@ -69,9 +69,12 @@ EVALUATION_SEED = 1_000_000
 FINISHED = "wall_seconds.txt"
 # File in the folder of a run for all that it prints
 LOG = "run.log"
-# What a run imports, once for all runs: the zoo's scripts, this one, as which multiprocessing sets up each process, and what
-# the first optimizer and the first picture import
-PRELOADED = ("sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "learning", "torch._dynamo", "matplotlib.backends.backend_agg")
+# What a run imports, once for all runs: the zoo's scripts, this module, in which each process finds its target, and what the
+# first optimizer and the first picture import
+PRELOADED = (
+    *("sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "benchmarks.learning.sweep"),
+    *("torch._dynamo", "matplotlib.backends.backend_agg"),
+)
 # Parts of the training at whose end the report looks at the Q-critics
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 # Of a bootstrap: the bounds of a handful of runs jump from value to value, and with a quarter as many to the wrong one

@@ -1,16 +1,16 @@
 """
 The credit programs: how fast and how exactly they are solved, what sampled coalitions lose, and how it grows with the team.
 
-    python benchmarks/credit.py
-    python benchmarks/credit.py --parts speed samples
+    python -m benchmarks.credit
+    python -m benchmarks.credit --parts speed samples
 
 prints a table for each part and writes it to ``benchmarks/results/credit_<part>.csv``. What the columns mean stands at the
-``Row`` of each part in ``benchmarks/credit_parts/``.
+``Row`` of each part in its module.
 
 - ``speed``: time per program of ``allocate``, beside cvxpylayers over diffcp (Clarabel) and over moreau, as far as they
   are installed. All are given the same games in double precision and take turns on one core with one thread; each time is
   the least of its repetitions. cvxpylayers is timed without gradients and with its layer built beforehand.
-- ``accuracy``: ``credit_accuracy.py`` with fewer games; only a run with as many as that one has replaces its CSV.
+- ``accuracy``: ``python -m benchmarks.credit.accuracy`` with fewer games; only a run with as many as that one replaces its CSV.
 - ``samples``: the program over sampled coalitions against the one over all of them, ten agents (CORA, figure 7).
 - ``scaling``: 5 to 50 agents, 254 sampled coalitions, up to 100 000 samples: time and memory.
 
@@ -26,7 +26,11 @@ from typing import Any, NamedTuple
 import torch as th
 from matplotlib.figure import Figure
 
-from credit_parts import accuracy, samples, scaling, speed, tables
+from benchmarks.credit import samples, scaling, speed
+from benchmarks.credit import worst as accuracy
+from benchmarks.tools import tables
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 class Part(NamedTuple):
@@ -111,7 +115,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="core to use, the last one allowed when not given (Linux)")
     parser.add_argument("--n-games", type=int, default=2000, help="of accuracy: games a row")
     parser.add_argument("--n-references", type=int, default=20, help="of accuracy: games a row that Clarabel solves too")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder for CSVs and picture")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for CSVs and picture")
     args = parser.parse_args()
 
     th.set_num_threads(1)

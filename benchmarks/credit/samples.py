@@ -8,8 +8,8 @@ import numpy as np
 import torch as th
 from matplotlib.axes import Axes
 
-from credit_accuracy import GAMES, Game
-from credit_parts.critic_games import critic
+from benchmarks.credit.accuracy import GAMES, Game
+from benchmarks.credit.critic_games import critic
 from sb3_cora.credit import all_coalitions, allocate, draw_coalitions
 from sb3_cora.credit.sampling import Sampling
 
