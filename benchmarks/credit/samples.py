@@ -8,8 +8,8 @@ import numpy as np
 import torch as th
 from matplotlib.axes import Axes
 
-from benchmarks.credit.accuracy import GAMES, Game
 from benchmarks.credit.critic_games import critic
+from benchmarks.credit.games import GAMES, Game
 from sb3_cora.credit import all_coalitions, allocate, draw_coalitions
 from sb3_cora.credit.sampling import Sampling
 
@@ -212,13 +212,13 @@ def rows(quick: bool, n_games: int = 512, n_draws: int = 20) -> Iterator[Row]:
                         yield measure(games, name, n_coalitions, sampling, extremes, n_draws)
 
 
-def draw(rows: list[Row], gap: Axes, violated: Axes) -> None:
+def plot(rows: list[Row], gap: Axes, violated: Axes) -> None:
     """
-    Draw gap and violated share against the number of coalitions.
+    Plot gap and violated share against the number of coalitions.
 
     :param rows: of the table
-    :param gap: where to draw the first
-    :param violated: where to draw the second
+    :param gap: where to plot the first
+    :param violated: where to plot the second
     """
     for number, game in enumerate(dict.fromkeys(row.game for row in rows)):
         for sampling, extremes, style in (("uniform", False, "-"), ("shapley_kernel", True, ":")):

@@ -221,13 +221,13 @@ def told(figures: list[float | None]) -> np.ndarray:
     return np.array(figures, dtype=float)
 
 
-def draw(rows: list[Row], seconds: Axes, memory: Axes) -> None:
+def plot(rows: list[Row], seconds: Axes, memory: Axes) -> None:
     """
-    Draw time and memory against the number of agents.
+    Plot time and memory against the number of agents.
 
     :param rows: of the table
-    :param seconds: where to draw the first
-    :param memory: where to draw the second
+    :param seconds: where to plot the first
+    :param memory: where to plot the second
     """
     for name in dict.fromkeys(row.step for row in rows):
         line = [row for row in rows if row.step == name]

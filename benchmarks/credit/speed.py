@@ -4,13 +4,14 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch as th
 from matplotlib.axes import Axes
 from numpy.random import default_rng
 
-from benchmarks.credit.accuracy import normal
+from benchmarks.credit.games import normal
+from benchmarks.tools.timing import Name, compete
 from sb3_cora.credit import CoalitionSample, all_coalitions, allocate, draw_coalitions
 
 WEIGHT = 0.1
@@ -20,8 +21,6 @@ CONCEPT_BATCH = 2048
 CONCEPTS = ("least_core", "core_l1", "nucleolus", "shapley", "banzhaf")
 LARGEST_NUCLEOLUS = 8
 OURS = "batched"
-
-Name = TypeVar("Name")
 
 
 class Size(NamedTuple):
@@ -180,31 +179,36 @@ def layer_for(masks: th.Tensor, backend: str) -> Callable[[Games], th.Tensor]:
     return solve_games
 
 
-def compete(
-    contestants: Mapping[Name, Callable[[], object]], n_rounds: int, seconds: float, wait: Callable[[], object] = lambda: None
+def fastest_call(call: Callable[[], object], seconds: float, wait: Callable[[], object]) -> float:
+    """
+    :param call: what to time
+    :param seconds: repeat the call until so much time is over
+    :param wait: waits for what a call has set going
+    :return: seconds of the fastest call
+    """
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        call()
+        wait()
+        now = time.perf_counter()
+        fastest = min(fastest, now - start)
+        if now > end:
+            return fastest
+
+
+def fastest_calls(
+    calls: Mapping[Name, Callable[[], object]], n_rounds: int, seconds: float, wait: Callable[[], object] = lambda: None
 ) -> dict[Name, float]:
     """
-    Let contestants take turns, so that whatever else the machine does slows all of them alike.
-
-    :param contestants: what to time, by name
+    :param calls: what to time, by name; they take turns
     :param n_rounds: number of turns of each
-    :param seconds: a turn repeats the call until so much time is over
+    :param seconds: of a turn
     :param wait: waits for what a call has set going
     :return: seconds of the fastest call, by name
     """
-    fastest = dict.fromkeys(contestants, float("inf"))
-    for _ in range(n_rounds):
-        for name, call in contestants.items():
-            end = time.perf_counter() + seconds
-            while True:
-                start = time.perf_counter()
-                call()
-                wait()
-                now = time.perf_counter()
-                fastest[name] = min(fastest[name], now - start)
-                if now > end:
-                    break
-    return fastest
+    turns = compete({name: partial(fastest_call, call, seconds, wait) for name, call in calls.items()}, n_rounds)
+    return {name: min(taken) for name, taken in turns.items()}
 
 
 def installed() -> tuple[str, ...]:
@@ -219,8 +223,8 @@ def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n
     :param size: of the games
     :param batches: numbers of games to solve at once
     :param backends: of cvxpylayers, to compare with
-    :param n_rounds: as for ``compete``
-    :param seconds: as for ``compete``
+    :param n_rounds: as for ``fastest_calls``
+    :param seconds: as for ``fastest_calls``
     :return: a row for each batch and solver
     """
     games = draw_games(size.coalitions(), batches[-1])
@@ -233,7 +237,7 @@ def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n
         for n_timed in dict.fromkeys(min(batch, limits[name]) for batch in batches)
     }
     objectives = {(name, n_timed): games.first(n_timed).objective(call()) for (name, n_timed), call in calls.items()}
-    times = compete(calls, n_rounds, seconds)
+    times = fastest_calls(calls, n_rounds, seconds)
     largest = games.values.abs().amax(dim=1)
     n_coalitions, n_agents = masks.shape
     for batch in batches:
@@ -259,14 +263,14 @@ def concept_rows(sizes: tuple[tuple[int, int | None], ...], batch: int, n_rounds
     """
     :param sizes: numbers of agents, and how many coalitions are sampled, all of them where ``None``
     :param batch: number of games
-    :param n_rounds: as for ``compete``
-    :param seconds: as for ``compete``
+    :param n_rounds: as for ``fastest_calls``
+    :param seconds: as for ``fastest_calls``
     :return: a row for each size and concept other than the core
     """
     for n_agents, n_sampled in sizes:
         games = draw_games(Size(n_agents, n_sampled, 0, 0, 0, {}).coalitions(), batch)
         concepts = [name for name in CONCEPTS if name != "nucleolus" or n_agents <= LARGEST_NUCLEOLUS]
-        times = compete({name: partial(solve, games, name) for name in concepts}, n_rounds, seconds)
+        times = fastest_calls({name: partial(solve, games, name) for name in concepts}, n_rounds, seconds)
         for name, each in times.items():
             yield Row("cpu", name, n_agents, len(games.coalitions.masks), batch, OURS, batch, 1e6 * each / batch, 1.0)
 
@@ -275,8 +279,8 @@ def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float
     """
     :param size: of the games
     :param batches: numbers of games to solve at once
-    :param n_rounds: as for ``compete``
-    :param seconds: as for ``compete``
+    :param n_rounds: as for ``fastest_calls``
+    :param seconds: as for ``fastest_calls``
     :return: a row for each batch that fits in the GPU's memory
     """
     coalitions = size.coalitions()
@@ -285,7 +289,7 @@ def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float
         on_cpu = draw_games(coalitions, batch)
         games = Games(on_cpu.values.cuda(), coalitions.to("cuda"), on_cpu.grand_value.cuda())
         try:
-            (whole,) = compete({OURS: partial(solve, games)}, n_rounds, seconds, th.cuda.synchronize).values()
+            (whole,) = fastest_calls({OURS: partial(solve, games)}, n_rounds, seconds, th.cuda.synchronize).values()
         except th.OutOfMemoryError:
             print(f"{batch} games of {size.n_agents} agents do not fit in the GPU's memory.")
             continue
@@ -313,12 +317,12 @@ def rows(quick: bool, device: str) -> Iterator[Row]:
             yield from gpu_rows(size, batches if quick else GPU_BATCHES, n_rounds, seconds)
 
 
-def draw(rows: list[Row], axes: Axes) -> None:
+def plot(rows: list[Row], axes: Axes) -> None:
     """
-    Draw the time per program of every size, in the largest batch.
+    Plot the time per program of every size, in the largest batch.
 
     :param rows: of the table
-    :param axes: where to draw
+    :param axes: where to plot
     """
     core = [row for row in rows if row.concept == "core" and row.device == "cpu"]
     core = [row for row in core if row.batch == max(row.batch for row in core)]

@@ -1,4 +1,4 @@
-"""The environment alone, which bounds every trainer: ``vmas.make_env`` stepped with actions drawn beforehand."""
+"""The environment alone, which bounds every trainer: ``vmas.make_env`` stepped with actions sampled beforehand."""
 
 import sys
 
