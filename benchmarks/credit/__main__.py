@@ -55,9 +55,9 @@ PARTS = {
 
 def file_of(part: str, folder: Path) -> Path:
     """
-    :param part: its name
-    :param folder: where results go
-    :return: the part's CSV file
+    :param part: Its name
+    :param folder: Where results go
+    :return: The part's CSV file
     """
     return folder / f"credit_{part}.csv"
 
@@ -66,9 +66,9 @@ def run(name: str, args: argparse.Namespace) -> list[Any]:
     """
     Measure one part, print its table and write it.
 
-    :param name: of the part
-    :param args: of the command line
-    :return: the rows
+    :param name: Of the part
+    :param args: Of the command line
+    :return: The rows
     """
     print(f"\n{name}", flush=True)
     rows = list(PARTS[name].measure(args))
@@ -84,8 +84,8 @@ def picture(results: dict[str, list[Any]], path: Path) -> None:
     """
     Plot all parts that have rows.
 
-    :param results: rows by part
-    :param path: the PNG file to write
+    :param results: Rows by part
+    :param path: The PNG file to write
     """
     parts = [name for name, rows in results.items() if rows]
     n_panels = sum(PARTS[name].n_panels for name in parts)

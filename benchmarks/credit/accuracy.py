@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
     def misses_target(self) -> bool:
         """
-        :return: whether any figure is worse than ``TARGET``
+        :return: Whether any figure is worse than ``TARGET``
         """
         return self.unconverged > 0 or not all(getattr(self, figure) <= TARGET for figure in FIGURES)
 
@@ -86,8 +86,8 @@ def clarabel_deviations(excesses: np.ndarray, masks: np.ndarray, variance_weight
 
     :param excesses: ``(n_coalitions,)``, of order one
     :param masks: ``(n_coalitions, n_agents)``
-    :param variance_weight: positive
-    :return: what each agent gets beyond the equal share ``(n_agents,)``; ``None`` where Clarabel gives up
+    :param variance_weight: Positive
+    :return: What each agent gets beyond the equal share ``(n_agents,)``; ``None`` where Clarabel gives up
     """
     n_coalitions, n_agents = masks.shape
     quadratic = sparse.diags(np.append(np.full(n_agents, 2 * variance_weight / n_agents), 0.0), format="csc")
@@ -112,13 +112,13 @@ def measure(name: str, masks: th.Tensor, variance_weight: float, n_games: int, n
     """
     Solve games of one kind and compare the first of them to Clarabel.
 
-    :param name: key of ``GAMES``
-    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param name: Key of ``GAMES``
+    :param masks: Boolean ``(n_coalitions, n_agents)``
     :param variance_weight: 0 for the least core
-    :param n_games: how many games to solve
-    :param n_references: how many of them to solve again with Clarabel
-    :param seed: of the games
-    :return: the row of the table
+    :param n_games: How many games to solve
+    :param n_references: How many of them to solve again with Clarabel
+    :param seed: Of the games
+    :return: The row of the table
     """
     n_coalitions, n_agents = masks.shape
     members = masks.numpy().astype(float)
@@ -163,10 +163,10 @@ def measure(name: str, masks: th.Tensor, variance_weight: float, n_games: int, n
 
 def rows(quick: bool, n_games: int, n_references: int) -> Iterator[Row]:
     """
-    :param quick: few small games, for tests
-    :param n_games: games a row
-    :param n_references: how many of them are solved by Clarabel too
-    :return: the rows of the table
+    :param quick: Few small games, for tests
+    :param n_games: Games a row
+    :param n_references: How many of them are solved by Clarabel too
+    :return: The rows of the table
     """
     sizes = SIZES
     if quick:
@@ -183,8 +183,8 @@ def rows(quick: bool, n_games: int, n_references: int) -> Iterator[Row]:
 
 def worst(rows: Sequence[Row]) -> list[Worst]:
     """
-    :param rows: of the table
-    :return: a row for each kind of game
+    :param rows: Of the table
+    :return: A row for each kind of game
     """
     kinds = {game: [row for row in rows if row.game == game] for game in dict.fromkeys(row.game for row in rows)}
     return [
@@ -203,8 +203,8 @@ def plot(rows: Sequence[Row], axes: Axes) -> None:
     """
     Plot the worst figures of every kind of game; one of rounding's size or better stands at the lower end.
 
-    :param rows: of the table
-    :param axes: where to plot
+    :param rows: Of the table
+    :param axes: Where to plot
     """
     table = worst(rows)
     for number, name in enumerate(FIGURES):

@@ -27,12 +27,12 @@ class Size(NamedTuple):
     """
     Games of one size.
 
-    :param n_agents: number of agents
-    :param n_sampled: how many coalitions are sampled, all of them where ``None``
-    :param n_diffcp: games that cvxpylayers over diffcp is timed on; its time per program does not depend on the number
-    :param n_moreau: at most so many games for cvxpylayers over moreau, which keeps a copy of the constraints for each
-    :param target: how many times as fast as cvxpylayers over diffcp the batched solver is to be, in the largest batch
-    :param prototype: by batch, microseconds that the solver's prototype took on one core of its own machine
+    :param n_agents: Number of agents
+    :param n_sampled: How many coalitions are sampled, all of them where ``None``
+    :param n_diffcp: Games that cvxpylayers over diffcp is timed on; its time per program does not depend on the number
+    :param n_moreau: At most so many games for cvxpylayers over moreau, which keeps a copy of the constraints for each
+    :param target: How many times as fast as cvxpylayers over diffcp the batched solver is to be, in the largest batch
+    :param prototype: By batch, microseconds that the solver's prototype took on one core of its own machine
     """
 
     n_agents: int
@@ -44,7 +44,7 @@ class Size(NamedTuple):
 
     def coalitions(self) -> CoalitionSample:
         """
-        :return: the coalitions of these games
+        :return: The coalitions of these games
         """
         if self.n_sampled is None:
             return CoalitionSample(all_coalitions(self.n_agents))
@@ -101,7 +101,7 @@ class Row(NamedTuple):
 class Games(NamedTuple):
     """
     :param values: ``(n_games, n_coalitions)``
-    :param coalitions: what is valued
+    :param coalitions: What is valued
     :param grand_value: ``(n_games,)``
     """
 
@@ -111,14 +111,14 @@ class Games(NamedTuple):
 
     def first(self, n_games: int) -> "Games":
         """
-        :return: the first games
+        :return: The first games
         """
         return Games(self.values[:n_games].clone(), self.coalitions, self.grand_value[:n_games].clone())
 
     def objective(self, credits: th.Tensor) -> th.Tensor:
         """
         :param credits: ``(n_games, n_agents)``
-        :return: of the core program, with the least epsilon that the credits need, ``(n_games,)``
+        :return: Of the core program, with the least epsilon that the credits need, ``(n_games,)``
         """
         credits = credits + (self.grand_value - credits.sum(dim=1))[:, None] / credits.shape[1]
         lacking = (self.values - credits @ self.coalitions.masks.to(credits).T).amax(dim=1).clamp(min=0)
@@ -127,9 +127,9 @@ class Games(NamedTuple):
 
 def draw_games(coalitions: CoalitionSample, n_games: int) -> Games:
     """
-    :param coalitions: what is to be valued
-    :param n_games: number of games
-    :return: normal games in double precision
+    :param coalitions: What is to be valued
+    :param n_games: Number of games
+    :return: Normal games in double precision
     """
     values, grand_value = normal(default_rng(0), n_games, coalitions.masks.numpy())
     return Games(th.from_numpy(values), coalitions, th.from_numpy(grand_value))
@@ -137,9 +137,9 @@ def draw_games(coalitions: CoalitionSample, n_games: int) -> Games:
 
 def solve(games: Games, concept: str = "core") -> th.Tensor:
     """
-    :param games: to solve with the batched solver
-    :param concept: the solution concept
-    :return: credits ``(n_games, n_agents)``
+    :param games: To solve with the batched solver
+    :param concept: The solution concept
+    :return: Credits ``(n_games, n_agents)``
     """
     return allocate(*games, concept, variance_weight=WEIGHT, check=False).credits
 
@@ -149,9 +149,9 @@ def layer_for(masks: th.Tensor, backend: str) -> Callable[[Games], th.Tensor]:
     The core program in cvxpylayers, built once. In deviations from equal shares; with equation 6 as it stands, diffcp takes
     as long.
 
-    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param masks: Boolean ``(n_coalitions, n_agents)``
     :param backend: ``"diffcp"`` or ``"moreau"``
-    :return: what ``solve`` is, without gradients as that one
+    :return: What ``solve`` is, without gradients as that one
     """
     import cvxpy as cp
     from cvxpylayers.torch import CvxpyLayer
@@ -181,10 +181,10 @@ def layer_for(masks: th.Tensor, backend: str) -> Callable[[Games], th.Tensor]:
 
 def fastest_call(call: Callable[[], object], seconds: float, wait: Callable[[], object]) -> float:
     """
-    :param call: what to time
-    :param seconds: repeat the call until so much time is over
-    :param wait: waits for what a call has set going
-    :return: seconds of the fastest call
+    :param call: What to time
+    :param seconds: Repeat the call until so much time is over
+    :param wait: Waits for what a call has set going
+    :return: Seconds of the fastest call
     """
     fastest, end = float("inf"), time.perf_counter() + seconds
     while True:
@@ -201,11 +201,11 @@ def fastest_calls(
     calls: Mapping[Name, Callable[[], object]], n_rounds: int, seconds: float, wait: Callable[[], object] = lambda: None
 ) -> dict[Name, float]:
     """
-    :param calls: what to time, by name; they take turns
-    :param n_rounds: number of turns of each
-    :param seconds: of a turn
-    :param wait: waits for what a call has set going
-    :return: seconds of the fastest call, by name
+    :param calls: What to time, by name; they take turns
+    :param n_rounds: Number of turns of each
+    :param seconds: Of a turn
+    :param wait: Waits for what a call has set going
+    :return: Seconds of the fastest call, by name
     """
     turns = compete({name: partial(fastest_call, call, seconds, wait) for name, call in calls.items()}, n_rounds)
     return {name: min(taken) for name, taken in turns.items()}
@@ -213,19 +213,19 @@ def fastest_calls(
 
 def installed() -> tuple[str, ...]:
     """
-    :return: the backends of cvxpylayers that can be had
+    :return: The backends of cvxpylayers that can be had
     """
     return tuple(name for name, modules in MODULES.items() if all(map(importlib.util.find_spec, modules)))
 
 
 def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n_rounds: int, seconds: float) -> Iterator[Row]:
     """
-    :param size: of the games
-    :param batches: numbers of games to solve at once
-    :param backends: of cvxpylayers, to compare with
-    :param n_rounds: as for ``fastest_calls``
-    :param seconds: as for ``fastest_calls``
-    :return: a row for each batch and solver
+    :param size: Of the games
+    :param batches: Numbers of games to solve at once
+    :param backends: Of cvxpylayers, to compare with
+    :param n_rounds: As for ``fastest_calls``
+    :param seconds: As for ``fastest_calls``
+    :return: A row for each batch and solver
     """
     games = draw_games(size.coalitions(), batches[-1])
     masks = games.coalitions.masks
@@ -261,11 +261,11 @@ def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n
 
 def concept_rows(sizes: tuple[tuple[int, int | None], ...], batch: int, n_rounds: int, seconds: float) -> Iterator[Row]:
     """
-    :param sizes: numbers of agents, and how many coalitions are sampled, all of them where ``None``
-    :param batch: number of games
-    :param n_rounds: as for ``fastest_calls``
-    :param seconds: as for ``fastest_calls``
-    :return: a row for each size and concept other than the core
+    :param sizes: Numbers of agents, and how many coalitions are sampled, all of them where ``None``
+    :param batch: Number of games
+    :param n_rounds: As for ``fastest_calls``
+    :param seconds: As for ``fastest_calls``
+    :return: A row for each size and concept other than the core
     """
     for n_agents, n_sampled in sizes:
         games = draw_games(Size(n_agents, n_sampled, 0, 0, 0, {}).coalitions(), batch)
@@ -277,11 +277,11 @@ def concept_rows(sizes: tuple[tuple[int, int | None], ...], batch: int, n_rounds
 
 def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float) -> Iterator[Row]:
     """
-    :param size: of the games
-    :param batches: numbers of games to solve at once
-    :param n_rounds: as for ``fastest_calls``
-    :param seconds: as for ``fastest_calls``
-    :return: a row for each batch that fits in the GPU's memory
+    :param size: Of the games
+    :param batches: Numbers of games to solve at once
+    :param n_rounds: As for ``fastest_calls``
+    :param seconds: As for ``fastest_calls``
+    :return: A row for each batch that fits in the GPU's memory
     """
     coalitions = size.coalitions()
     n_coalitions, n_agents = coalitions.masks.shape
@@ -298,9 +298,9 @@ def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float
 
 def rows(quick: bool, device: str) -> Iterator[Row]:
     """
-    :param quick: few and small games, for tests
+    :param quick: Few and small games, for tests
     :param device: ``"cuda"`` to time a GPU too, where there is one
-    :return: the rows of the table
+    :return: The rows of the table
     """
     sizes, batches, concept_sizes, n_rounds, seconds = SIZES, BATCHES, CONCEPT_SIZES, 9, 0.1
     backends = installed()
@@ -321,8 +321,8 @@ def plot(rows: list[Row], axes: Axes) -> None:
     """
     Plot the time per program of every size, in the largest batch.
 
-    :param rows: of the table
-    :param axes: where to plot
+    :param rows: Of the table
+    :param axes: Where to plot
     """
     core = [row for row in rows if row.concept == "core" and row.device == "cpu"]
     core = [row for row in core if row.batch == max(row.batch for row in core)]

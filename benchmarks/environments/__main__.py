@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
     def misses_target(self) -> bool:
         """
-        :return: whether the figure is worse than its target
+        :return: Whether the figure is worse than its target
         """
         if self.target is None:
             return False
@@ -66,8 +66,8 @@ class Row(NamedTuple):
 
 def bare_vmas(scenario: str, n_worlds: int) -> Play:
     """
-    :param scenario: name of the scenario
-    :param n_worlds: number of worlds
+    :param scenario: Name of the scenario
+    :param n_worlds: Number of worlds
     :return: VMAS alone
     """
     env = vmas.make_env(scenario, num_envs=n_worlds, max_steps=100, seed=0, terminated_truncated=True)
@@ -85,8 +85,8 @@ def bare_vmas(scenario: str, n_worlds: int) -> Play:
 
 def batched(env: VecEnv) -> Play:
     """
-    :param env: worlds stepped as one batch
-    :return: it
+    :param env: Worlds stepped as one batch
+    :return: It
     """
     env.reset()
     actions = [np.stack([env.action_space.sample() for _ in range(env.num_envs)]) for _ in range(16)]
@@ -100,8 +100,8 @@ def batched(env: VecEnv) -> Play:
 
 def bare_parallel(env: Any) -> Play:
     """
-    :param env: a PettingZoo ``ParallelEnv``
-    :return: it alone
+    :param env: A PettingZoo ``ParallelEnv``
+    :return: It alone
     """
     env.reset(seed=0)
     actions = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(16)]
@@ -117,8 +117,8 @@ def bare_parallel(env: Any) -> Play:
 
 def adapted_single(env: gym.Env) -> Play:
     """
-    :param env: a joint environment
-    :return: it
+    :param env: A joint environment
+    :return: It
     """
     env.reset(seed=0)
     actions = [env.action_space.sample() for _ in range(16)]
@@ -151,9 +151,9 @@ def steps_per_second(contestants: dict[str, Play], n_steps: int, n_rounds: int) 
 
 def rows(shorter: int, n_rounds: int) -> Iterator[Row]:
     """
-    :param shorter: divides the number of steps
-    :param n_rounds: turns of each contestant
-    :return: the rows of the table
+    :param shorter: Divides the number of steps
+    :param n_rounds: Turns of each contestant
+    :return: The rows of the table
     """
     tasks: list[tuple[str, int, int, float | None, Play, Play]] = []
     for scenario in ("give_way", "navigation"):

@@ -48,8 +48,8 @@ from benchmarks.tools.tables import RESULTS
 
 def draws_a_game(env: str) -> bool:
     """
-    :param env: id of an environment
-    :return: whether it takes a ``game_seed``; True where it is unknown here, because it may be registered in the training
+    :param env: Id of an environment
+    :return: Whether it takes a ``game_seed``; True where it is unknown here, because it may be registered in the training
     """
     import sb3_cora.envs  # noqa: F401  registers the environments
     from sb3_cora.envs.registration import GAMES

@@ -36,9 +36,9 @@ class Result(NamedTuple):
     @classmethod
     def of_run(cls, rows: Sequence[Row], is_normalized: bool) -> "Result":
         """
-        :param rows: of the run
-        :param is_normalized: whether to divide returns by the best return possible
-        :return: its figures
+        :param rows: Of the run
+        :param is_normalized: Whether to divide returns by the best return possible
+        :return: Its figures
         """
         final = next(row for row in rows if row.kind == "final")
         timesteps, returns = learning_curve(rows, is_normalized)
@@ -62,9 +62,9 @@ class Result(NamedTuple):
 
 def scaled_return(row: Row, is_normalized: bool) -> float:
     """
-    :param row: an evaluation
-    :param is_normalized: whether to divide its return by the best return possible
-    :return: its mean return
+    :param row: An evaluation
+    :param is_normalized: Whether to divide its return by the best return possible
+    :return: Its mean return
     """
     if not is_normalized:
         return row.return_mean
@@ -74,9 +74,9 @@ def scaled_return(row: Row, is_normalized: bool) -> float:
 
 def learning_curve(rows: Iterable[Row], is_normalized: bool) -> tuple[np.ndarray, np.ndarray]:
     """
-    :param rows: of a run
-    :param is_normalized: whether to divide returns by the best return possible
-    :return: timesteps and mean returns of the evaluations during the training, ``(n_evaluations,)`` each
+    :param rows: Of a run
+    :param is_normalized: Whether to divide returns by the best return possible
+    :return: Timesteps and mean returns of the evaluations during the training, ``(n_evaluations,)`` each
     """
     curve = [(row.timesteps, scaled_return(row, is_normalized)) for row in rows if row.kind == "curve"]
     timesteps, returns = np.array(curve).reshape(-1, 2).T
@@ -85,9 +85,9 @@ def learning_curve(rows: Iterable[Row], is_normalized: bool) -> tuple[np.ndarray
 
 def interval_text(scores: np.ndarray, n_digits: int) -> str:
     """
-    :param scores: of the runs, ``(n_runs,)``
-    :param n_digits: number of decimal places
-    :return: their interquartile mean and its interval, "-" if a run has none
+    :param scores: Of the runs, ``(n_runs,)``
+    :param n_digits: Number of decimal places
+    :return: Their interquartile mean and its interval, "-" if a run has none
     """
     if np.isnan(scores).any():
         return "-"
@@ -97,9 +97,9 @@ def interval_text(scores: np.ndarray, n_digits: int) -> str:
 
 def table_line(results: Sequence[Result], is_normalized: bool) -> str:
     """
-    :param results: of the runs of one variant
-    :param is_normalized: whether their returns are shares of the best return possible
-    :return: the variant's line of the table, but for its label
+    :param results: Of the runs of one variant
+    :param is_normalized: Whether their returns are shares of the best return possible
+    :return: The variant's line of the table, but for its label
     """
     n_digits = 3 if is_normalized else 2
     finals = np.array([result.final for result in results])
@@ -120,10 +120,10 @@ def plot(runs: Sequence[Sequence[Row]], label: str, is_normalized: bool, axes: A
     """
     Plot the interquartile mean of the runs' learning curves and, shaded, everything between the worst and the best run.
 
-    :param runs: the rows of each run of one variant
-    :param label: what the legend calls them
-    :param is_normalized: whether to divide returns by the best return possible
-    :param axes: where to plot
+    :param runs: The rows of each run of one variant
+    :param label: What the legend calls them
+    :param is_normalized: Whether to divide returns by the best return possible
+    :param axes: Where to plot
     """
     curves = [dict(zip(*learning_curve(rows, is_normalized), strict=True)) for rows in runs]
     timesteps = sorted(set.intersection(*map(set, curves)))
@@ -140,8 +140,8 @@ def report(rows: Iterable[Row], picture: Path) -> None:
     Print a table for each environment, with a line for each group of runs that differ in nothing but the seeds, and plot
     their learning curves.
 
-    :param rows: of the CSV
-    :param picture: the PNG file to write
+    :param rows: Of the CSV
+    :param picture: The PNG file to write
     """
     runs: dict[Run, list[Row]] = {}
     for row in rows:

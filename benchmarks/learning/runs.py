@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
     def training_flags(self) -> list[str]:
         """
-        :return: the command line of ``zoo/train.py``, all but its folder
+        :return: The command line of ``zoo/train.py``, all but its folder
         """
         # Of a flag given twice the zoo takes the last, so what this run carries has to join what is given for all
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -99,9 +99,9 @@ COLUMNS = (*Run._fields, *Row._fields[1:])
 
 def joined(name: str, settings: str) -> str:
     """
-    :param name: of an algorithm or an environment
-    :param settings: what it carries, may be empty
-    :return: both as on the command line
+    :param name: Of an algorithm or an environment
+    :param settings: What it carries, may be empty
+    :return: Both as on the command line
     """
     return f"{name}:{settings}" if settings else name
 
@@ -109,7 +109,7 @@ def joined(name: str, settings: str) -> str:
 def single_settings(settings: str) -> list[str]:
     """
     :param settings: ``setting=value,...``
-    :return: each ``setting=value``
+    :return: Each ``setting=value``
     """
     # Not at the commas within a value, such as (-10,10)
     return re.split(r",(?=\w+=)", settings)
@@ -118,8 +118,8 @@ def single_settings(settings: str) -> list[str]:
 def variant(text: str) -> tuple[str, str]:
     """
     :param text: ``name`` or ``name:setting=value,...`` of the command line
-    :return: the name, and its settings in the order of their names, as ``setting=value,...``
-    :raises argparse.ArgumentTypeError: if it is neither
+    :return: The name, and its settings in the order of their names, as ``setting=value,...``
+    :raises argparse.ArgumentTypeError: If it is neither
     """
     name, colon, carried = text.partition(":")
     settings = sorted(single_settings(carried)) if colon else []
@@ -133,17 +133,17 @@ def variant(text: str) -> tuple[str, str]:
 
 def zoo_settings(settings: str) -> list[str]:
     """
-    :param settings: of :func:`variant`
-    :return: the same as arguments of the zoo's ``-params`` and ``--env-kwargs``
+    :param settings: Of :func:`variant`
+    :return: The same as arguments of the zoo's ``-params`` and ``--env-kwargs``
     """
     return [setting.replace("=", ":", 1) for setting in single_settings(settings)] if settings else []
 
 
 def settings_digest(algo: str, env: str) -> str:
     """
-    :param algo: name of the algorithm
-    :param env: id of the environment
-    :return: eight digits that change with the settings of ``hyperparams/<algo>.yml``, empty where there is no such file
+    :param algo: Name of the algorithm
+    :param env: Id of the environment
+    :return: Eight digits that change with the settings of ``hyperparams/<algo>.yml``, empty where there is no such file
     """
     path = ROOT / "hyperparams" / f"{algo}.yml"
     if not path.is_file():
@@ -155,9 +155,9 @@ def settings_digest(algo: str, env: str) -> str:
 
 def read(path: Path) -> list[Row]:
     """
-    :param path: the CSV, which need not exist
-    :return: its rows
-    :raises ValueError: if it has other columns
+    :param path: The CSV, which need not exist
+    :return: Its rows
+    :raises ValueError: If it has other columns
     """
     kinds = Run.__annotations__ | Row.__annotations__
     lines = tables.read_lines({name: kinds[name] for name in COLUMNS}, path)
@@ -167,7 +167,7 @@ def read(path: Path) -> list[Row]:
 
 def append(rows: Iterable[Row], path: Path) -> None:
     """
-    :param rows: the rows of a finished run
-    :param path: the CSV, begun where it does not exist
+    :param rows: The rows of a finished run
+    :param path: The CSV, begun where it does not exist
     """
     tables.append(COLUMNS, ((*row.run, *row[1:]) for row in rows), path)

@@ -39,9 +39,9 @@ PRELOADED = (
 
 def explained_variances(progress: Path, timesteps: Iterable[int]) -> list[float | None]:
     """
-    :param progress: log of a training, as Stable-Baselines3 writes it
-    :param timesteps: of evaluations
-    :return: for each the Q-critics' explained variance in the latest update before it, None where there was none
+    :param progress: Log of a training, as Stable-Baselines3 writes it
+    :param timesteps: Of evaluations
+    :return: For each the Q-critics' explained variance in the latest update before it, None where there was none
     """
     name = "train/q_explained_variance"
     with progress.open(newline="", encoding="utf-8") as file:
@@ -54,8 +54,8 @@ def train(run: Run, folder: Path) -> None:
     """
     Train one model, in this process. A training that has finished is not repeated.
 
-    :param run: what to train
-    :param folder: the run's own, for everything that the training writes
+    :param run: What to train
+    :param folder: The run's own, for everything that the training writes
     """
     # Costs seconds, which the process that only starts trainings does not have to wait for
     from sb3_cora.zoo.train import main as train_main
@@ -75,9 +75,9 @@ def evaluate(run: Run, folder: Path) -> list[Row]:
     """
     Evaluate a model that :func:`train` has trained, in this process.
 
-    :param run: what was trained
-    :param folder: the run's own
-    :return: the rows of the run
+    :param run: What was trained
+    :param folder: The run's own
+    :return: The rows of the run
     """
     from sb3_cora.envs.batched_game import GameEnv
     from sb3_cora.zoo.enjoy import main as enjoy_main
@@ -122,9 +122,9 @@ def run_in_process(run: Run, folder: Path, sender: Connection) -> None:
     """
     Train a model, evaluate it, and send the rows of the run.
 
-    :param run: what to train
-    :param folder: the run's own
-    :param sender: where to send them
+    :param run: What to train
+    :param folder: The run's own
+    :param sender: Where to send them
     """
     with (folder / LOG).open("a", encoding="utf-8") as log:
         # The descriptors, so that what libraries written in C print goes there too
@@ -188,8 +188,8 @@ class Sweep:
 
     def start(self, run: Run) -> tuple[Connection, Job]:
         """
-        :param run: what to train
-        :return: where its rows will arrive, and the process
+        :param run: What to train
+        :return: Where its rows will arrive, and the process
         """
         # One each, because concurrent trainings in one log folder could settle on the same number for themselves
         digest = hashlib.sha256(repr(run).encode()).hexdigest()[:8]
@@ -205,9 +205,9 @@ class Sweep:
 
     def record(self, receiver: Connection, job: Job) -> bool:
         """
-        :param receiver: where rows, or the end of the process, have arrived
-        :param job: whose they are
-        :return: whether the run has succeeded and is now in the results
+        :param receiver: Where rows, or the end of the process, have arrived
+        :param job: Whose they are
+        :return: Whether the run has succeeded and is now in the results
         """
         try:
             rows = receiver.recv()
@@ -225,8 +225,8 @@ class Sweep:
 
     def execute(self, runs: Sequence[Run]) -> int:
         """
-        :param runs: what to train
-        :return: the number of runs that failed
+        :param runs: What to train
+        :return: The number of runs that failed
         """
         waiting = list(reversed(runs))
         going: dict[Connection, Job] = {}
@@ -250,8 +250,8 @@ class Sweep:
 
 def is_vmas(env: str) -> bool:
     """
-    :param env: id of an environment
-    :return: whether it is one of VMAS
+    :param env: Id of an environment
+    :return: Whether it is one of VMAS
     """
     # Costs seconds, which a report does not have to wait for
     import sb3_cora.envs  # noqa: F401  registers the environments
