@@ -1,4 +1,4 @@
-"""The scripts in benchmarks/, run as a user runs them."""
+"""The commands in benchmarks/, run as a user runs them."""
 
 import csv
 import re
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.processes import ROOT, run_python
+from tests.processes import run_python
 
 FIELDS = (
     *("algo", "env", "env_arguments", "game_seed", "seed", "arguments", "settings", "kind", "timesteps"),
@@ -28,7 +28,7 @@ TINY = (
 
 def learning(folder: Path, *flags: str, extra: tuple[str, ...] = ()) -> CompletedProcess[str]:
     outputs = ("--output", folder / "results.csv", "--log-folder", folder / "logs")
-    return run_python(*(ROOT / "benchmarks" / "learning.py", *flags, *outputs, "--", *extra), check=False)
+    return run_python(*("-m", "benchmarks.learning", *flags, *outputs, "--", *extra), check=False)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -191,7 +191,7 @@ def test_learning_report_without_results_fails(tmp_path: Path) -> None:
 
 
 def credit(folder: Path, *flags: str) -> str:
-    return run_python(ROOT / "benchmarks" / "credit.py", "--quick", "--output", folder, *flags).stdout
+    return run_python("-m", "benchmarks.credit", "--quick", "--output", folder, *flags).stdout
 
 
 def credit_rows(folder: Path, part: str) -> list[dict[str, str]]:
@@ -269,7 +269,7 @@ def test_credit_parts_have_their_known_properties(tmp_path: Path) -> None:
 
 def test_environments_are_compared(tmp_path: Path) -> None:
     output = tmp_path / "environments.csv"
-    run_python(ROOT / "benchmarks" / "environments.py", "--quick", "--output", output)
+    run_python("-m", "benchmarks.environments", "--quick", "--output", output)
     with output.open(newline="") as file:
         rows = {row["task"]: row for row in csv.DictReader(file)}
     assert {"vmas/give_way", "mujoco/Ant-4x2", "mpe2/simple_spread", "climbing", "differential"} < set(rows)
@@ -287,7 +287,7 @@ def test_comparison_with_harl(tmp_path: Path) -> None:
     output = tmp_path / "harl.csv"
     size = ("--n-timesteps", "4000", "--eval-freq", "4000", "--n-eval-episodes", "20")
     flags = ("--algos", "happo", "--seeds", "0", "1", *size, "--output", output)
-    run = run_python(ROOT / "benchmarks" / "harl.py", *flags)
+    run = run_python("-m", "benchmarks.learning.harl", *flags)
     with output.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["algo"], row["seed"], row["timesteps"]) for row in rows] == [("happo", seed, "4000") for seed in "01"]

@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from scipy.optimize import linprog
 
-from benchmarks.credit_accuracy import GAMES
+from benchmarks.credit.games import GAMES
 from sb3_cora.credit import ActiveSetSolver, ConvergenceError, CvxpyLayersSolver, all_coalitions, allocate
 from sb3_cora.credit.solvers import Solution, cvxpylayers
 

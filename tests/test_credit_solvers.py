@@ -8,7 +8,8 @@ import pytest
 import torch as th
 from scipy.optimize import linprog
 
-from benchmarks.credit_accuracy import GAMES, WEIGHTS, measure
+from benchmarks.credit.accuracy import WEIGHTS, measure
+from benchmarks.credit.games import GAMES
 from sb3_cora.credit import (
     ActiveSetSolver,
     ConvergenceError,

@@ -4,13 +4,14 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch as th
 from matplotlib.axes import Axes
 from numpy.random import default_rng
 
-from credit_accuracy import normal
+from benchmarks.credit.games import normal
+from benchmarks.tools.timing import Name, compete
 from sb3_cora.credit import CoalitionSample, all_coalitions, allocate, draw_coalitions
 
 WEIGHT = 0.1
@@ -21,19 +22,17 @@ CONCEPTS = ("least_core", "core_l1", "nucleolus", "shapley", "banzhaf")
 LARGEST_NUCLEOLUS = 8
 OURS = "batched"
 
-Name = TypeVar("Name")
-
 
 class Size(NamedTuple):
     """
     Games of one size.
 
-    :param n_agents: number of agents
-    :param n_sampled: how many coalitions are sampled, all of them where ``None``
-    :param n_diffcp: games that cvxpylayers over diffcp is timed on; its time per program does not depend on the number
-    :param n_moreau: at most so many games for cvxpylayers over moreau, which keeps a copy of the constraints for each
-    :param target: how many times as fast as cvxpylayers over diffcp the batched solver is to be, in the largest batch
-    :param prototype: by batch, microseconds that the solver's prototype took on one core of its own machine
+    :param n_agents: Number of agents
+    :param n_sampled: How many coalitions are sampled, all of them where ``None``
+    :param n_diffcp: Games that cvxpylayers over diffcp is timed on; its time per program does not depend on the number
+    :param n_moreau: At most so many games for cvxpylayers over moreau, which keeps a copy of the constraints for each
+    :param target: How many times as fast as cvxpylayers over diffcp the batched solver is to be, in the largest batch
+    :param prototype: By batch, microseconds that the solver's prototype took on one core of its own machine
     """
 
     n_agents: int
@@ -45,7 +44,7 @@ class Size(NamedTuple):
 
     def coalitions(self) -> CoalitionSample:
         """
-        :return: the coalitions of these games
+        :return: The coalitions of these games
         """
         if self.n_sampled is None:
             return CoalitionSample(all_coalitions(self.n_agents))
@@ -102,7 +101,7 @@ class Row(NamedTuple):
 class Games(NamedTuple):
     """
     :param values: ``(n_games, n_coalitions)``
-    :param coalitions: what is valued
+    :param coalitions: What is valued
     :param grand_value: ``(n_games,)``
     """
 
@@ -112,14 +111,14 @@ class Games(NamedTuple):
 
     def first(self, n_games: int) -> "Games":
         """
-        :return: the first games
+        :return: The first games
         """
         return Games(self.values[:n_games].clone(), self.coalitions, self.grand_value[:n_games].clone())
 
     def objective(self, credits: th.Tensor) -> th.Tensor:
         """
         :param credits: ``(n_games, n_agents)``
-        :return: of the core program, with the least epsilon that the credits need, ``(n_games,)``
+        :return: Of the core program, with the least epsilon that the credits need, ``(n_games,)``
         """
         credits = credits + (self.grand_value - credits.sum(dim=1))[:, None] / credits.shape[1]
         lacking = (self.values - credits @ self.coalitions.masks.to(credits).T).amax(dim=1).clamp(min=0)
@@ -128,9 +127,9 @@ class Games(NamedTuple):
 
 def draw_games(coalitions: CoalitionSample, n_games: int) -> Games:
     """
-    :param coalitions: what is to be valued
-    :param n_games: number of games
-    :return: normal games in double precision
+    :param coalitions: What is to be valued
+    :param n_games: Number of games
+    :return: Normal games in double precision
     """
     values, grand_value = normal(default_rng(0), n_games, coalitions.masks.numpy())
     return Games(th.from_numpy(values), coalitions, th.from_numpy(grand_value))
@@ -138,9 +137,9 @@ def draw_games(coalitions: CoalitionSample, n_games: int) -> Games:
 
 def solve(games: Games, concept: str = "core") -> th.Tensor:
     """
-    :param games: to solve with the batched solver
-    :param concept: the solution concept
-    :return: credits ``(n_games, n_agents)``
+    :param games: To solve with the batched solver
+    :param concept: The solution concept
+    :return: Credits ``(n_games, n_agents)``
     """
     return allocate(*games, concept, variance_weight=WEIGHT, check=False).credits
 
@@ -150,9 +149,9 @@ def layer_for(masks: th.Tensor, backend: str) -> Callable[[Games], th.Tensor]:
     The core program in cvxpylayers, built once. In deviations from equal shares; with equation 6 as it stands, diffcp takes
     as long.
 
-    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param masks: Boolean ``(n_coalitions, n_agents)``
     :param backend: ``"diffcp"`` or ``"moreau"``
-    :return: what ``solve`` is, without gradients as that one
+    :return: What ``solve`` is, without gradients as that one
     """
     import cvxpy as cp
     from cvxpylayers.torch import CvxpyLayer
@@ -180,48 +179,53 @@ def layer_for(masks: th.Tensor, backend: str) -> Callable[[Games], th.Tensor]:
     return solve_games
 
 
-def compete(
-    contestants: Mapping[Name, Callable[[], object]], n_rounds: int, seconds: float, wait: Callable[[], object] = lambda: None
+def fastest_call(call: Callable[[], object], seconds: float, wait: Callable[[], object]) -> float:
+    """
+    :param call: What to time
+    :param seconds: Repeat the call until so much time is over
+    :param wait: Waits for what a call has set going
+    :return: Seconds of the fastest call
+    """
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while True:
+        start = time.perf_counter()
+        call()
+        wait()
+        now = time.perf_counter()
+        fastest = min(fastest, now - start)
+        if now > end:
+            return fastest
+
+
+def fastest_calls(
+    calls: Mapping[Name, Callable[[], object]], n_rounds: int, seconds: float, wait: Callable[[], object] = lambda: None
 ) -> dict[Name, float]:
     """
-    Let contestants take turns, so that whatever else the machine does slows all of them alike.
-
-    :param contestants: what to time, by name
-    :param n_rounds: number of turns of each
-    :param seconds: a turn repeats the call until so much time is over
-    :param wait: waits for what a call has set going
-    :return: seconds of the fastest call, by name
+    :param calls: What to time, by name; they take turns
+    :param n_rounds: Number of turns of each
+    :param seconds: Of a turn
+    :param wait: Waits for what a call has set going
+    :return: Seconds of the fastest call, by name
     """
-    fastest = dict.fromkeys(contestants, float("inf"))
-    for _ in range(n_rounds):
-        for name, call in contestants.items():
-            end = time.perf_counter() + seconds
-            while True:
-                start = time.perf_counter()
-                call()
-                wait()
-                now = time.perf_counter()
-                fastest[name] = min(fastest[name], now - start)
-                if now > end:
-                    break
-    return fastest
+    turns = compete({name: partial(fastest_call, call, seconds, wait) for name, call in calls.items()}, n_rounds)
+    return {name: min(taken) for name, taken in turns.items()}
 
 
 def installed() -> tuple[str, ...]:
     """
-    :return: the backends of cvxpylayers that can be had
+    :return: The backends of cvxpylayers that can be had
     """
     return tuple(name for name, modules in MODULES.items() if all(map(importlib.util.find_spec, modules)))
 
 
 def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n_rounds: int, seconds: float) -> Iterator[Row]:
     """
-    :param size: of the games
-    :param batches: numbers of games to solve at once
-    :param backends: of cvxpylayers, to compare with
-    :param n_rounds: as for ``compete``
-    :param seconds: as for ``compete``
-    :return: a row for each batch and solver
+    :param size: Of the games
+    :param batches: Numbers of games to solve at once
+    :param backends: Of cvxpylayers, to compare with
+    :param n_rounds: As for ``fastest_calls``
+    :param seconds: As for ``fastest_calls``
+    :return: A row for each batch and solver
     """
     games = draw_games(size.coalitions(), batches[-1])
     masks = games.coalitions.masks
@@ -233,7 +237,7 @@ def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n
         for n_timed in dict.fromkeys(min(batch, limits[name]) for batch in batches)
     }
     objectives = {(name, n_timed): games.first(n_timed).objective(call()) for (name, n_timed), call in calls.items()}
-    times = compete(calls, n_rounds, seconds)
+    times = fastest_calls(calls, n_rounds, seconds)
     largest = games.values.abs().amax(dim=1)
     n_coalitions, n_agents = masks.shape
     for batch in batches:
@@ -257,27 +261,27 @@ def core_rows(size: Size, batches: tuple[int, ...], backends: tuple[str, ...], n
 
 def concept_rows(sizes: tuple[tuple[int, int | None], ...], batch: int, n_rounds: int, seconds: float) -> Iterator[Row]:
     """
-    :param sizes: numbers of agents, and how many coalitions are sampled, all of them where ``None``
-    :param batch: number of games
-    :param n_rounds: as for ``compete``
-    :param seconds: as for ``compete``
-    :return: a row for each size and concept other than the core
+    :param sizes: Numbers of agents, and how many coalitions are sampled, all of them where ``None``
+    :param batch: Number of games
+    :param n_rounds: As for ``fastest_calls``
+    :param seconds: As for ``fastest_calls``
+    :return: A row for each size and concept other than the core
     """
     for n_agents, n_sampled in sizes:
         games = draw_games(Size(n_agents, n_sampled, 0, 0, 0, {}).coalitions(), batch)
         concepts = [name for name in CONCEPTS if name != "nucleolus" or n_agents <= LARGEST_NUCLEOLUS]
-        times = compete({name: partial(solve, games, name) for name in concepts}, n_rounds, seconds)
+        times = fastest_calls({name: partial(solve, games, name) for name in concepts}, n_rounds, seconds)
         for name, each in times.items():
             yield Row("cpu", name, n_agents, len(games.coalitions.masks), batch, OURS, batch, 1e6 * each / batch, 1.0)
 
 
 def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float) -> Iterator[Row]:
     """
-    :param size: of the games
-    :param batches: numbers of games to solve at once
-    :param n_rounds: as for ``compete``
-    :param seconds: as for ``compete``
-    :return: a row for each batch that fits in the GPU's memory
+    :param size: Of the games
+    :param batches: Numbers of games to solve at once
+    :param n_rounds: As for ``fastest_calls``
+    :param seconds: As for ``fastest_calls``
+    :return: A row for each batch that fits in the GPU's memory
     """
     coalitions = size.coalitions()
     n_coalitions, n_agents = coalitions.masks.shape
@@ -285,7 +289,7 @@ def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float
         on_cpu = draw_games(coalitions, batch)
         games = Games(on_cpu.values.cuda(), coalitions.to("cuda"), on_cpu.grand_value.cuda())
         try:
-            (whole,) = compete({OURS: partial(solve, games)}, n_rounds, seconds, th.cuda.synchronize).values()
+            (whole,) = fastest_calls({OURS: partial(solve, games)}, n_rounds, seconds, th.cuda.synchronize).values()
         except th.OutOfMemoryError:
             print(f"{batch} games of {size.n_agents} agents do not fit in the GPU's memory.")
             continue
@@ -294,9 +298,9 @@ def gpu_rows(size: Size, batches: tuple[int, ...], n_rounds: int, seconds: float
 
 def rows(quick: bool, device: str) -> Iterator[Row]:
     """
-    :param quick: few and small games, for tests
+    :param quick: Few and small games, for tests
     :param device: ``"cuda"`` to time a GPU too, where there is one
-    :return: the rows of the table
+    :return: The rows of the table
     """
     sizes, batches, concept_sizes, n_rounds, seconds = SIZES, BATCHES, CONCEPT_SIZES, 9, 0.1
     backends = installed()
@@ -313,12 +317,12 @@ def rows(quick: bool, device: str) -> Iterator[Row]:
             yield from gpu_rows(size, batches if quick else GPU_BATCHES, n_rounds, seconds)
 
 
-def draw(rows: list[Row], axes: Axes) -> None:
+def plot(rows: list[Row], axes: Axes) -> None:
     """
-    Draw the time per program of every size, in the largest batch.
+    Plot the time per program of every size, in the largest batch.
 
-    :param rows: of the table
-    :param axes: where to draw
+    :param rows: Of the table
+    :param axes: Where to plot
     """
     core = [row for row in rows if row.concept == "core" and row.device == "cpu"]
     core = [row for row in core if row.batch == max(row.batch for row in core)]

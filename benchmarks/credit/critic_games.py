@@ -16,10 +16,10 @@ class Situation(NamedTuple):
     """
     States and what the agents do in them, beside what they might have done.
 
-    :param critic: twin Q-critics, freshly initialized
+    :param critic: Twin Q-critics, freshly initialized
     :param states: ``(n_samples, state_dim)``
     :param actions: ``(n_samples, n_agents, action_dim)``
-    :param baseline_actions: the same shape
+    :param baseline_actions: The same shape
     """
 
     critic: QCritic
@@ -30,10 +30,10 @@ class Situation(NamedTuple):
 
 def situation(n_agents: int, n_samples: int, seed: int) -> Situation:
     """
-    :param n_agents: number of agents
-    :param n_samples: number of states
-    :param seed: of the critics' weights and of all else
-    :return: standard normal states and actions, in single precision
+    :param n_agents: Number of agents
+    :param n_samples: Number of states
+    :param seed: Of the critics' weights and of all else
+    :return: Standard normal states and actions, in single precision
     """
     with th.random.fork_rng(devices=[]):
         th.manual_seed(seed)
@@ -50,10 +50,10 @@ def critic(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> tuple[n
     What twin Q-critics at the start of a training make of the coalitions: ``Q`` of the members' actions beside the others'
     baseline actions, less ``Q`` of the baseline actions alone, so that the empty coalition is worth 0.
 
-    :param rng: source of the seed
-    :param n_games: number of states
-    :param masks: boolean ``(n_coalitions, n_agents)``
-    :return: values ``(n_games, n_coalitions)`` and grand values ``(n_games,)``
+    :param rng: Source of the seed
+    :param n_games: Number of states
+    :param masks: Boolean ``(n_coalitions, n_agents)``
+    :return: Values ``(n_games, n_coalitions)`` and grand values ``(n_games,)``
     """
     n_agents = masks.shape[1]
     drawn = situation(n_agents, n_games, int(rng.integers(2**31)))

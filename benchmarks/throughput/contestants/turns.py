@@ -36,7 +36,7 @@ class Turns:
 
     def elapsed(self) -> tuple[float, float]:
         """
-        :return: Wall-clock and processor seconds since the turn began
+        :return: Wall-clock and CPU seconds since the turn began
         """
         assert self._start is not None, "begin() first"
         return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
@@ -45,7 +45,7 @@ class Turns:
         """
         Answer with the seconds of this turn.
 
-        :param sections: Processor seconds of its parts
+        :param sections: CPU seconds of its parts
         """
         wall, processor = self.elapsed()
         self._start = None

@@ -12,7 +12,7 @@ import numpy as np
 import torch as th
 from matplotlib.axes import Axes
 
-from credit_parts.critic_games import Situation, situation
+from benchmarks.credit.critic_games import Situation, situation
 from sb3_cora.credit import CoalitionSample, allocate, coalition_values, draw_coalitions, n_proper_coalitions
 
 N_AGENTS = (5, 10, 20, 30, 50)
@@ -58,10 +58,10 @@ class Row(NamedTuple):
 
 class Step(NamedTuple):
     """
-    :param name: see ``Row``
-    :param n_coalitions: how many there are
-    :param n_samples: of how many samples
-    :param run: takes the step for the first so many samples
+    :param name: See ``Row``
+    :param n_coalitions: How many there are
+    :param n_samples: Of how many samples
+    :param run: Takes the step for the first so many samples
     """
 
     name: str
@@ -72,9 +72,9 @@ class Step(NamedTuple):
 
 def values_step(drawn: Situation, sample: CoalitionSample) -> Step:
     """
-    :param drawn: what the agents do
-    :param sample: the coalitions
-    :return: the step that values them
+    :param drawn: What the agents do
+    :param sample: The coalitions
+    :return: The step that values them
     """
 
     def run(n_samples: int) -> tuple[th.Tensor, ...]:
@@ -87,11 +87,11 @@ def values_step(drawn: Situation, sample: CoalitionSample) -> Step:
 
 def credits_step(concept: str, values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor) -> Step:
     """
-    :param concept: the solution concept
+    :param concept: The solution concept
     :param values: ``(n_samples, n_coalitions)``
-    :param sample: the coalitions
+    :param sample: The coalitions
     :param grand_value: ``(n_samples,)``
-    :return: the step that divides the grand value
+    :return: The step that divides the grand value
     """
     scale = float(grand_value.std())
 
@@ -104,10 +104,10 @@ def credits_step(concept: str, values: th.Tensor, sample: CoalitionSample, grand
 
 def steps(n_agents: int, n_samples: int, n_cores: int) -> Iterator[Step]:
     """
-    :param n_agents: number of agents
-    :param n_samples: number of samples
-    :param n_cores: number of core programs
-    :return: the steps to measure
+    :param n_agents: Number of agents
+    :param n_samples: Number of samples
+    :param n_cores: Number of core programs
+    :return: The steps to measure
     """
     generator = th.Generator().manual_seed(0)
     n_coalitions = min(N_COALITIONS, n_proper_coalitions(n_agents))
@@ -128,8 +128,8 @@ def steps(n_agents: int, n_samples: int, n_cores: int) -> Iterator[Step]:
 
 def virtual(field: str) -> int:
     """
-    :param field: of what Linux says of this process: ``"VmSize"``, the memory it has, or ``"VmPeak"``, the most it ever had
-    :return: bytes
+    :param field: Of what Linux says of this process: ``"VmSize"``, the memory it has, or ``"VmPeak"``, the most it ever had
+    :return: Bytes
     """
     lines = STATUS.read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
@@ -137,7 +137,7 @@ def virtual(field: str) -> int:
 
 def bytes_of(tensors: tuple[th.Tensor, ...]) -> int:
     """
-    :return: memory of the tensors
+    :return: Memory of the tensors
     """
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -146,10 +146,10 @@ def extra_memory(n_agents: int, n_samples: int, n_cores: int) -> dict[str, int]:
     """
     Memory of every step, as addresses: what is resident also depends on what the system finds worth keeping.
 
-    :param n_agents: number of agents
-    :param n_samples: number of samples
-    :param n_cores: number of core programs
-    :return: bytes beyond those held before and those of the result, by step
+    :param n_agents: Number of agents
+    :param n_samples: Number of samples
+    :param n_cores: Number of core programs
+    :return: Bytes beyond those held before and those of the result, by step
     """
     th.set_num_threads(1)
     extra = {}
@@ -169,7 +169,7 @@ def extra_memory_in_fresh_process(n_agents: int, n_samples: int, n_cores: int) -
     ``extra_memory`` in a new process whose allocator gives back every tensor as soon as it is freed. Left to itself, glibc
     would keep some for later, which hides memory that is used again.
 
-    :return: as ``extra_memory``; nothing where the system does not tell
+    :return: As ``extra_memory``; nothing where the system does not tell
     """
     if not STATUS.is_file():
         return {}
@@ -187,9 +187,9 @@ def extra_memory_in_fresh_process(n_agents: int, n_samples: int, n_cores: int) -
 
 def rows(quick: bool, n_samples: int = N_SAMPLES) -> Iterator[Row]:
     """
-    :param quick: few samples of few agents, for tests
-    :param n_samples: number of samples
-    :return: the rows of the table
+    :param quick: Few samples of few agents, for tests
+    :param n_samples: Number of samples
+    :return: The rows of the table
     """
     if quick:
         n_samples = 4000
@@ -216,18 +216,18 @@ def rows(quick: bool, n_samples: int = N_SAMPLES) -> Iterator[Row]:
 
 def told(figures: list[float | None]) -> np.ndarray:
     """
-    :return: the figures, not a number where there is none
+    :return: The figures, not a number where there is none
     """
     return np.array(figures, dtype=float)
 
 
-def draw(rows: list[Row], seconds: Axes, memory: Axes) -> None:
+def plot(rows: list[Row], seconds: Axes, memory: Axes) -> None:
     """
-    Draw time and memory against the number of agents.
+    Plot time and memory against the number of agents.
 
-    :param rows: of the table
-    :param seconds: where to draw the first
-    :param memory: where to draw the second
+    :param rows: Of the table
+    :param seconds: Where to plot the first
+    :param memory: Where to plot the second
     """
     for name in dict.fromkeys(row.step for row in rows):
         line = [row for row in rows if row.step == name]

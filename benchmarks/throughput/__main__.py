@@ -1,26 +1,25 @@
 """
 Team steps a second of MAPPO and CORAPPO, on one core, beside BenchMARL's MAPPO and the bare environment.
 
-    python benchmarks/throughput.py --benchmarl-python /path/to/python
+    python -m benchmarks.throughput --benchmarl-python /path/to/python
 
 ``--benchmarl-python`` is an interpreter that has ``benchmarl`` installed; without it, only our own rows are measured. Every
 contestant is a process of its own, all are pinned to one core with one thread each, and they take turns at one iteration
 each, so that whatever else the machine does slows all of them alike. The first turn of each is not counted.
 
-Equal for all trainers: the scenario with VMAS's own settings, our length of an episode, the number of worlds, 4096 team
+Equal for all trainers: the scenario with VMAS's own settings, our length of an episode, the number of environments, 4096 team
 steps an iteration (a step of one world with all its agents is one), 10 epochs of minibatch 512, which is 80 gradient steps,
 two hidden layers of 64 tanh units in every network, actors that share no weights, one value network for the team; no
 evaluation, no logger. Different: BenchMARL's actions are tanh-squashed Gaussians whose deviation depends on the observation,
 ours are clipped Gaussians; BenchMARL evaluates the value network on the whole batch after the collection, ours at every
 step; CORAPPO has its twin Q-critics and its credits besides.
 
-The sections are processor seconds an iteration; ratios compare two contestants in the same round; all figures are medians
-over the rounds. The wall clock counts whatever else the machine does: where that is much, trust the processor. The rows also
+The sections are CPU seconds an iteration; ratios compare two contestants in the same round; all figures are medians
+over the rounds. The wall clock counts whatever else the machine does: where that is much, trust the CPU. The rows also
 go to ``benchmarks/results/throughput.csv``, or where ``--output`` says.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -33,15 +32,20 @@ from pathlib import Path
 from statistics import median
 from typing import IO, NamedTuple
 
-from contestants.work import Work
+from benchmarks.throughput.contestants.work import Work
+from benchmarks.tools import tables
+from benchmarks.tools.tables import RESULTS
+from benchmarks.tools.timing import compete, use_one_core
 from sb3_cora.envs.registration import VMAS_TASKS
 
-FOLDER = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
+CONTESTANTS = "benchmarks.throughput.contestants"
 SECTIONS = ("environment", "collection", "critics", "credits", "policy")
+RATES = dict.fromkeys(("steps_per_second", "steps_per_processor_second"), ".0f")
 PEER = "BenchMARL MAPPO"
 
 ROWS = (("give_way", 16), ("give_way", 256), ("navigation", 64))
-"""Tasks and numbers of worlds."""
+"""Tasks and numbers of environments."""
 
 
 class Turn(NamedTuple):
@@ -49,8 +53,8 @@ class Turn(NamedTuple):
     One iteration of one contestant.
 
     - ``wall``: wall-clock seconds
-    - ``processor``: processor seconds
-    - ``sections``: processor seconds of its parts
+    - ``processor``: CPU seconds
+    - ``sections``: CPU seconds of its parts
     """
 
     wall: float
@@ -102,7 +106,7 @@ def started(name: str, command: Sequence[str]) -> Iterator[Contestant]:
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             command,
-            cwd=FOLDER,
+            cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -118,13 +122,13 @@ class Result(NamedTuple):
     """
     A row of the table: medians over the rounds.
 
-    - ``env``, ``n_envs``: the task and its number of worlds
+    - ``env``, ``n_envs``: the task and its number of environments
     - ``contestant``: who
     - ``steps_per_second``: team steps a second of the wall clock
-    - ``steps_per_processor_second``: team steps a second of the processor
+    - ``steps_per_processor_second``: team steps a CPU second
     - ``ratio``, ``ratio_processor``: how many times as fast as BenchMARL's MAPPO in the same round, by either clock; None
       where it does not take part
-    - the sections: processor seconds an iteration; None where a contestant has no such section. BenchMARL's collection
+    - the sections: CPU seconds an iteration; None where a contestant has no such section. BenchMARL's collection
       includes its environment
     """
 
@@ -148,15 +152,15 @@ def commands_for(work: Work, benchmarl_python: str | None) -> dict[str, list[str
     :param benchmarl_python: Interpreter that has BenchMARL, None to leave it out
     :return: Their commands by name
     """
-    commands = {"bare environment": [sys.executable, "-m", "contestants.bare_vmas", work.to_json()]}
+    commands = {"bare environment": [sys.executable, "-m", f"{CONTESTANTS}.bare_vmas", work.to_json()]}
     for algorithm in ("MAPPO", "CORAPPO"):
-        commands[algorithm] = [sys.executable, "-m", "contestants.sb3_cora_algorithms", algorithm, work.to_json()]
+        commands[algorithm] = [sys.executable, "-m", f"{CONTESTANTS}.sb3_cora_algorithms", algorithm, work.to_json()]
     if benchmarl_python is not None:
-        commands[PEER] = [benchmarl_python, "-m", "contestants.benchmarl_mappo", work.to_json()]
+        commands[PEER] = [benchmarl_python, "-m", f"{CONTESTANTS}.benchmarl_mappo", work.to_json()]
     return commands
 
 
-def compete(commands: dict[str, list[str]], n_rounds: int) -> dict[str, list[Turn]]:
+def turns_of(commands: dict[str, list[str]], n_rounds: int) -> dict[str, list[Turn]]:
     """
     Let all contestants take turns, of which the first is not counted.
 
@@ -164,13 +168,9 @@ def compete(commands: dict[str, list[str]], n_rounds: int) -> dict[str, list[Tur
     :param n_rounds: Number of turns of each that count
     :return: Turns by name
     """
-    turns: dict[str, list[Turn]] = {name: [] for name in commands}
     with ExitStack() as stack:
-        contestants = [stack.enter_context(started(name, command)) for name, command in commands.items()]
-        for _ in range(1 + n_rounds):
-            for contestant in contestants:
-                turns[contestant.name].append(contestant.take_turn())
-    return {name: taken[1:] for name, taken in turns.items()}
+        contestants = {name: stack.enter_context(started(name, command)).take_turn for name, command in commands.items()}
+        return compete(contestants, n_rounds, n_uncounted=1)
 
 
 def summarize(work: Work, turns: dict[str, list[Turn]]) -> list[Result]:
@@ -196,56 +196,15 @@ def summarize(work: Work, turns: dict[str, list[Turn]]) -> list[Result]:
     ]
 
 
-def heading() -> str:
-    """
-    :return: The head of the table, two lines
-    """
-    columns = "".join(f"{section:>12}" for section in SECTIONS)
-    return (
-        f"{'':35}{'steps a second':>20}{'times BenchMARL':>20}   seconds an iteration\n"
-        f"{'env':10}{'worlds':>7}  {'contestant':16}" + f"{'wall':>10}{'processor':>10}" * 2 + columns
-    )
-
-
-def line(result: Result) -> str:
-    """
-    :param result: A row
-    :return: Its line in the table
-    """
-
-    def figure(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    rates = (figure(value, ".0f") for value in (result.steps_per_second, result.steps_per_processor_second))
-    ratios = (figure(value, ".2f") for value in (result.ratio, result.ratio_processor))
-    seconds = (figure(getattr(result, section), ".3f") for section in SECTIONS)
-    return (
-        f"{result.env:10}{result.n_envs:7}  {result.contestant:16}"
-        + "".join(f"{text:>10}" for text in (*rates, *ratios))
-        + "".join(f"{text:>12}" for text in seconds)
-    )
-
-
-def write(results: Sequence[Result], path: Path) -> None:
-    """
-    :param results: Rows to write
-    :param path: CSV file
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Result._fields)
-        for row in results:
-            writer.writerow(round(value, 4) if isinstance(value, float) else value for value in row)
-
-
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.throughput", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--benchmarl-python", help="interpreter that has benchmarl installed")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contestant that count")
     parser.add_argument("--core", type=int, help="core to use, the last one allowed when not given (Linux)")
-    parser.add_argument("--output", type=Path, default=FOLDER / "results" / "throughput.csv", help="CSV file to write")
+    parser.add_argument("--output", type=Path, default=RESULTS / "throughput.csv", help="CSV file to write")
     args = parser.parse_args()
     if args.benchmarl_python is not None:
         found = shutil.which(args.benchmarl_python)
@@ -256,17 +215,15 @@ def main() -> None:
         # Not resolved, because the interpreter of a virtual environment is a link to one without its packages
         args.benchmarl_python = str(Path(found).absolute())
 
-    if hasattr(os, "sched_setaffinity"):
-        # Inherited by the contestants
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if args.core is None else args.core})
+    # And so do the contestants, which inherit it
+    use_one_core(args.core)
     results: list[Result] = []
-    print(heading(), flush=True)
     for scenario, n_envs in ROWS:
         work = Work(scenario, VMAS_TASKS[scenario]["max_steps"], n_envs)
-        rows = summarize(work, compete(commands_for(work, args.benchmarl_python), args.rounds))
-        print(*map(line, rows), sep="\n", flush=True)
+        rows = summarize(work, turns_of(commands_for(work, args.benchmarl_python), args.rounds))
+        tables.show(rows, RATES, default=".3f")
         results += rows
-    write(results, args.output)
+    tables.write(results, args.output, default=".4f")
     print(f"Written to {args.output}")
 
 

@@ -6,9 +6,9 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 import sb3_cora
-from contestants.stopwatch import Stopwatch, timed
-from contestants.turns import Turns
-from contestants.work import Work
+from benchmarks.throughput.contestants.turns import Turns
+from benchmarks.throughput.contestants.work import Work
+from benchmarks.tools.timing import Stopwatch, timed
 from sb3_cora.common.env_util import make_joint_vec_env
 
 # Methods of an algorithm, and what their time is spent on

@@ -1,10 +1,40 @@
-"""Where the time of an iteration goes."""
+"""How long something takes: contestants that take turns on one core, and sections of what one of them does."""
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
+
+Name = TypeVar("Name")
+Turn = TypeVar("Turn")
+
+
+def use_one_core(core: int | None = None) -> None:
+    """
+    Keep this process, and those that it starts, on one core. Only Linux lets them.
+
+    :param core: Its number, the last one allowed by default
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0)) if core is None else core})
+
+
+def compete(contestants: Mapping[Name, Callable[[], Turn]], n_rounds: int, n_uncounted: int = 0) -> dict[Name, list[Turn]]:
+    """
+    Let contestants take turns, so that whatever else the machine does slows all of them alike.
+
+    :param contestants: By name, what takes one turn and returns how that went
+    :param n_rounds: Turns of each that count
+    :param n_uncounted: Turns of each before those, in which things are loaded and set up
+    :return: The turns that count, by name
+    """
+    turns: dict[Name, list[Turn]] = {name: [] for name in contestants}
+    for _ in range(n_uncounted + n_rounds):
+        for name, take_turn in contestants.items():
+            turns[name].append(take_turn())
+    return {name: taken[n_uncounted:] for name, taken in turns.items()}
 
 
 class Stopwatch:

@@ -1,9 +1,9 @@
 """
 Accuracy of the core program's default solver on every kind of game, beside Clarabel.
 
-    python benchmarks/credit_accuracy.py
+    python -m benchmarks.credit.accuracy
 
-prints one row per kind of game, number of agents and variance weight (0 is the least core), and writes them to
+prints one row per number of agents, kind of game and variance weight (0 is the least core), and writes them to
 ``benchmarks/results/credit_accuracy.csv``. Every figure is the worst over the games of a row:
 
 - ``efficiency``: how far the credits are from summing to the grand value, and ``feasibility``: what the worst-off coalition
@@ -15,106 +15,32 @@ prints one row per kind of game, number of agents and variance weight (0 is the 
 """
 
 import argparse
-import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import clarabel
 import numpy as np
 import torch as th
+from matplotlib.axes import Axes
 from scipy import sparse
 
+from benchmarks.credit.games import GAMES
+from benchmarks.tools import tables
+from benchmarks.tools.tables import RESULTS
 from sb3_cora.credit import all_coalitions, allocate, sample_coalitions
 
 TARGET = 1e-9
 N_GAMES = 20_000
 WEIGHTS = (0.0, 1e-3, 0.1, 1.0, 10.0)
-TABLES = {2: None, 3: None, 4: None, 6: None, 8: None, 10: 100, 20: 200}
+SIZES: dict[int, int | None] = {2: None, 3: None, 4: None, 6: None, 8: None, 10: 100, 20: 200}
 """Number of agents, and how many coalitions are sampled; all of them where ``None``."""
 
-RESULTS = Path(__file__).parent / "results" / "credit_accuracy.csv"
-
-Game = tuple[np.ndarray, np.ndarray]
-"""Values ``(n_games, n_coalitions)`` and grand values ``(n_games,)``."""
-
-
-def normal(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Independent standard normal values."""
-    return rng.standard_normal((n_games, len(masks))), rng.standard_normal(n_games)
-
-
-def heavy_tailed(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Independent values from Student's t with 1.5 degrees of freedom: no variance, now and then a coalition dominates."""
-    return rng.standard_t(1.5, (n_games, len(masks))), rng.standard_t(1.5, n_games)
-
-
-def supermodular(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Any two agents are worth more together than apart; the core is never empty."""
-    n_agents = masks.shape[1]
-    synergies = rng.exponential(size=(n_games, n_agents, n_agents))
-    alone = rng.standard_normal((n_games, n_agents))
-    everyone = np.concatenate([masks, np.ones((1, n_agents))]).astype(float)
-    values = alone @ everyone.T + np.einsum("ci,bij,cj->bc", everyone, synergies, everyone, optimize=True)
-    return values[:, :-1], values[:, -1]
-
-
-def nearly_additive(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """A sum of the members' worths plus noise of 1e-6: all constraints nearly meet in one point."""
-    worths = rng.standard_normal((n_games, masks.shape[1]))
-    return worths @ masks.T + 1e-6 * rng.standard_normal((n_games, len(masks))), worths.sum(axis=1)
-
-
-def zero(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Nothing is worth anything."""
-    return np.zeros((n_games, len(masks))), np.zeros(n_games)
-
-
-def one_coalition(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """One coalition is worth something."""
-    values = np.zeros((n_games, len(masks)))
-    values[np.arange(n_games), rng.integers(len(masks), size=n_games)] = rng.standard_normal(n_games)
-    return values, np.zeros(n_games)
-
-
-def ties(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """A coalition's worth depends on its size only."""
-    worths = rng.standard_normal((n_games, masks.shape[1] + 1))
-    return worths[:, masks.sum(axis=1)], worths[:, -1]
-
-
-def small_integers(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Whole numbers from -2 to 2, with many ties."""
-    return rng.integers(-2, 3, (n_games, len(masks))).astype(float), rng.integers(-2, 3, n_games).astype(float)
-
-
-def tiny(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Normal values of size 1e-9."""
-    values, grand_value = normal(rng, n_games, masks)
-    return 1e-9 * values, 1e-9 * grand_value
-
-
-def huge(rng: np.random.Generator, n_games: int, masks: np.ndarray) -> Game:
-    """Normal values of size 1e7."""
-    values, grand_value = normal(rng, n_games, masks)
-    return 1e7 * values, 1e7 * grand_value
-
-
-GAMES: dict[str, Callable[[np.random.Generator, int, np.ndarray], Game]] = {
-    game.__name__: game
-    for game in (
-        normal,
-        heavy_tailed,
-        supermodular,
-        nearly_additive,
-        zero,
-        one_coalition,
-        ties,
-        small_integers,
-        tiny,
-        huge,
-    )
-}
+FIGURES = ("efficiency", "feasibility", "gap", "above_reference")
+FORMATS = {**dict.fromkeys(FIGURES, ".1e"), "variance_weight": ""}
+"""Measured figures to two digits, which is what they are good for."""
 
 
 class Row(NamedTuple):
@@ -134,18 +60,24 @@ class Row(NamedTuple):
 
     def misses_target(self) -> bool:
         """
-        :return: whether any figure is worse than ``TARGET``
+        :return: Whether any figure is worse than ``TARGET``
         """
-        return self.unconverged > 0 or not all(
-            figure <= TARGET for figure in (self.efficiency, self.feasibility, self.gap, self.above_reference)
-        )
+        return self.unconverged > 0 or not all(getattr(self, figure) <= TARGET for figure in FIGURES)
 
-    def written(self) -> list[str]:
-        """
-        :return: the fields as the CSV has them: measured figures to two digits, which is what they are good for
-        """
-        measured = ("efficiency", "feasibility", "gap", "above_reference")
-        return [f"{figure:.1e}" if name in measured else str(figure) for name, figure in self._asdict().items()]
+
+class Worst(NamedTuple):
+    """
+    The worst figures of one kind of game over all numbers of agents and weights; see the top of this file.
+    """
+
+    game: str
+    n_games: int
+    efficiency: float
+    feasibility: float
+    gap: float
+    unconverged: int
+    n_references: int
+    above_reference: float
 
 
 def clarabel_deviations(excesses: np.ndarray, masks: np.ndarray, variance_weight: float) -> np.ndarray | None:
@@ -154,8 +86,8 @@ def clarabel_deviations(excesses: np.ndarray, masks: np.ndarray, variance_weight
 
     :param excesses: ``(n_coalitions,)``, of order one
     :param masks: ``(n_coalitions, n_agents)``
-    :param variance_weight: positive
-    :return: what each agent gets beyond the equal share ``(n_agents,)``; ``None`` where Clarabel gives up
+    :param variance_weight: Positive
+    :return: What each agent gets beyond the equal share ``(n_agents,)``; ``None`` where Clarabel gives up
     """
     n_coalitions, n_agents = masks.shape
     quadratic = sparse.diags(np.append(np.full(n_agents, 2 * variance_weight / n_agents), 0.0), format="csc")
@@ -180,13 +112,13 @@ def measure(name: str, masks: th.Tensor, variance_weight: float, n_games: int, n
     """
     Solve games of one kind and compare the first of them to Clarabel.
 
-    :param name: key of ``GAMES``
-    :param masks: boolean ``(n_coalitions, n_agents)``
+    :param name: Key of ``GAMES``
+    :param masks: Boolean ``(n_coalitions, n_agents)``
     :param variance_weight: 0 for the least core
-    :param n_games: how many games to solve
-    :param n_references: how many of them to solve again with Clarabel
-    :param seed: of the games
-    :return: the row of the table
+    :param n_games: How many games to solve
+    :param n_references: How many of them to solve again with Clarabel
+    :param seed: Of the games
+    :return: The row of the table
     """
     n_coalitions, n_agents = masks.shape
     members = masks.numpy().astype(float)
@@ -229,14 +161,17 @@ def measure(name: str, masks: th.Tensor, variance_weight: float, n_games: int, n
     )
 
 
-def rows(n_games: int, n_references: int, tables: Mapping[int, int | None] = TABLES) -> Iterator[Row]:
+def rows(quick: bool, n_games: int, n_references: int) -> Iterator[Row]:
     """
-    :param n_games: games a row
-    :param n_references: how many of them are solved by Clarabel too
-    :param tables: numbers of agents and of coalitions, as ``TABLES`` has them
-    :return: the rows of the table
+    :param quick: Few small games, for tests
+    :param n_games: Games a row
+    :param n_references: How many of them are solved by Clarabel too
+    :return: The rows of the table
     """
-    for n_agents, n_coalitions in tables.items():
+    sizes = SIZES
+    if quick:
+        sizes, n_games, n_references = {3: None}, 50, 3
+    for n_agents, n_coalitions in sizes.items():
         if n_coalitions is None:
             masks = all_coalitions(n_agents)
         else:
@@ -246,33 +181,58 @@ def rows(n_games: int, n_references: int, tables: Mapping[int, int | None] = TAB
                 yield measure(name, masks, variance_weight, n_games, min(n_games, n_references))
 
 
+def worst(rows: Sequence[Row]) -> list[Worst]:
+    """
+    :param rows: Of the table
+    :return: A row for each kind of game
+    """
+    kinds = {game: [row for row in rows if row.game == game] for game in dict.fromkeys(row.game for row in rows)}
+    return [
+        Worst(
+            game=game,
+            n_games=sum(row.n_games for row in members),
+            unconverged=sum(row.unconverged for row in members),
+            n_references=sum(row.n_references for row in members),
+            **{name: max(getattr(row, name) for row in members) for name in FIGURES},
+        )
+        for game, members in kinds.items()
+    ]
+
+
+def plot(rows: Sequence[Row], axes: Axes) -> None:
+    """
+    Plot the worst figures of every kind of game; one of rounding's size or better stands at the lower end.
+
+    :param rows: Of the table
+    :param axes: Where to plot
+    """
+    table = worst(rows)
+    for number, name in enumerate(FIGURES):
+        places = [place + 0.2 * (number - 1.5) for place in range(len(table))]
+        axes.bar(places, [max(getattr(row, name), 1e-17) for row in table], 0.19, label=name.replace("_", " "))
+    axes.axhline(TARGET, color="black", linestyle="--", label="target")
+    axes.set_xticks(range(len(table)), [row.game.replace("_", " ") for row in table], rotation=40, ha="right")
+    n_games = sum(row.n_games for row in table)
+    axes.set(title=f"Accuracy, worst of {n_games} programs", ylabel="relative to the game", yscale="log", ylim=(None, 1e-6))
+    axes.legend(fontsize=7, ncols=3)
+
+
 def main() -> None:
     """Print the table, write it, and say which rows miss the target."""
-    parser = argparse.ArgumentParser(description="Accuracy of the core program's default solver beside Clarabel")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.credit.accuracy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n-games", type=int, default=N_GAMES, help="games a row")
     parser.add_argument("--n-references", type=int, default=200, help="games a row that Clarabel solves too")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the CSV goes")
+    parser.add_argument("--output", type=Path, default=RESULTS / "credit_accuracy.csv", help="where the CSV goes")
     args = parser.parse_args()
 
-    print(
-        f"{'game':16}{'n':>3}{'M':>5}{'weight':>8}{'efficiency':>12}{'feasibility':>12}{'gap':>10}{'unconv.':>8}"
-        f"{'compared':>9}{'above ref.':>11}"
-    )
-    table = []
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with args.output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        for row in rows(args.n_games, args.n_references):
-            table.append(row)
-            writer.writerow(row.written())
-            file.flush()
-            print(
-                f"{row.game:16}{row.n_agents:3}{row.n_coalitions:5}{row.variance_weight:8g}{row.efficiency:12.1e}"
-                f"{row.feasibility:12.1e}{row.gap:10.1e}{row.unconverged:8}{row.n_references:9}{row.above_reference:11.1e}"
-                + ("  MISSES TARGET" if row.misses_target() else ""),
-                flush=True,
-            )
+    table: list[Row] = []
+    for _, group in groupby(rows(False, args.n_games, args.n_references), attrgetter("n_agents")):
+        of_size = list(group)
+        tables.show(of_size, FORMATS, note=lambda row: "  MISSES TARGET" if row.misses_target() else "")
+        table += of_size
+    tables.write(table, args.output, FORMATS)
     missed = [row for row in table if row.misses_target()]
     print(
         f"{sum(row.n_games for row in table)} programs solved, {sum(row.n_references for row in table)} of them compared to "

@@ -1,12 +1,12 @@
-"""The environment alone, which bounds every trainer: ``vmas.make_env`` stepped with actions drawn beforehand."""
+"""The environment alone, which bounds every trainer: ``vmas.make_env`` stepped with actions sampled beforehand."""
 
 import sys
 
 import torch as th
 import vmas
 
-from contestants.turns import Turns
-from contestants.work import Work
+from benchmarks.throughput.contestants.turns import Turns
+from benchmarks.throughput.contestants.work import Work
 
 
 def run(work: Work) -> None:

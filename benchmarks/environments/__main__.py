@@ -1,21 +1,22 @@
 """
 Steps a second of each suite through its adapter, beside the suite alone.
 
-    python benchmarks/environments.py
+    python -m benchmarks.environments
 
-Both play the same number of steps with actions drawn beforehand and take turns on one core; a figure is the best turn's, in
-processor seconds, so that what else the machine does counts little. The table goes to ``benchmarks/results/environments.csv``:
+Both play the same number of steps with actions sampled beforehand and take turns on one core; a figure is the best turn's, in
+CPU seconds, so that what else the machine does counts little. The table goes to ``benchmarks/results/environments.csv``:
 
-- ``bare`` and ``adapted``: world-steps a second of the suite as it comes and of what an algorithm is given, resets included
+- ``n_worlds``: environments stepped at once
+- ``bare`` and ``adapted``: environment steps a CPU second of the suite as it comes and of what an algorithm is given, resets
+  included
 - ``lost``: the share of the suite's speed that the adapter costs; negative where it is faster than the suite
-- ``target``: at most so much may be lost, or for the games of the project, which have no suite, so many world-steps a second
+- ``target``: at most so much may be lost, or for the games of the project, which have no suite, so many steps
 """
 
 import argparse
-import csv
-import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,17 +29,20 @@ from gymnasium_robotics import mamujoco_v1
 from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_cora.envs  # noqa: F401  registers the environments
+from benchmarks.tools import tables
+from benchmarks.tools.tables import RESULTS
+from benchmarks.tools.timing import compete, use_one_core
 from sb3_cora.envs.batched_game import GameVecEnv
 from sb3_cora.envs.registration import GAMES
 from sb3_cora.envs.vmas import VmasVecEnv
 
-RESULTS = Path(__file__).parent / "results" / "environments.csv"
 N_ROUNDS = 7
 PAPER_ROBOTS = (("HalfCheetah", "2x3"), ("HalfCheetah", "6x1"), ("Ant", "4x2"), ("Walker2d", "2x3"), ("Hopper", "3x1"))
 MOST_LOST, GAME_STEPS = 0.15, 1e6
+FORMATS = {"bare": ".0f", "adapted": ".0f", "lost": ".3g", "target": ".7g"}
 
 Play = Callable[[int], None]
-"""Plays so many steps of all its worlds."""
+"""Plays so many steps of all its environments."""
 
 
 class Row(NamedTuple):
@@ -53,7 +57,7 @@ class Row(NamedTuple):
 
     def misses_target(self) -> bool:
         """
-        :return: whether the figure is worse than its target
+        :return: Whether the figure is worse than its target
         """
         if self.target is None:
             return False
@@ -62,8 +66,8 @@ class Row(NamedTuple):
 
 def bare_vmas(scenario: str, n_worlds: int) -> Play:
     """
-    :param scenario: name of the scenario
-    :param n_worlds: number of worlds
+    :param scenario: Name of the scenario
+    :param n_worlds: Number of worlds
     :return: VMAS alone
     """
     env = vmas.make_env(scenario, num_envs=n_worlds, max_steps=100, seed=0, terminated_truncated=True)
@@ -81,8 +85,8 @@ def bare_vmas(scenario: str, n_worlds: int) -> Play:
 
 def batched(env: VecEnv) -> Play:
     """
-    :param env: worlds stepped as one batch
-    :return: it
+    :param env: Worlds stepped as one batch
+    :return: It
     """
     env.reset()
     actions = [np.stack([env.action_space.sample() for _ in range(env.num_envs)]) for _ in range(16)]
@@ -96,8 +100,8 @@ def batched(env: VecEnv) -> Play:
 
 def bare_parallel(env: Any) -> Play:
     """
-    :param env: a PettingZoo ``ParallelEnv``
-    :return: it alone
+    :param env: A PettingZoo ``ParallelEnv``
+    :return: It alone
     """
     env.reset(seed=0)
     actions = [{agent: env.action_space(agent).sample() for agent in env.possible_agents} for _ in range(16)]
@@ -113,8 +117,8 @@ def bare_parallel(env: Any) -> Play:
 
 def adapted_single(env: gym.Env) -> Play:
     """
-    :param env: a joint environment
-    :return: it
+    :param env: A joint environment
+    :return: It
     """
     env.reset(seed=0)
     actions = [env.action_space.sample() for _ in range(16)]
@@ -128,85 +132,61 @@ def adapted_single(env: gym.Env) -> Play:
     return play
 
 
-def compete(contestants: dict[str, Play], n_steps: int, n_rounds: int) -> dict[str, float]:
+def steps_per_second(contestants: dict[str, Play], n_steps: int, n_rounds: int) -> dict[str, float]:
     """
-    :param contestants: what to time, by name; they take turns
-    :param n_steps: steps a turn
-    :param n_rounds: turns of each, after one that does not count
-    :return: steps a second of each one's best turn
+    :param contestants: What to time, by name; they take turns
+    :param n_steps: Steps a turn
+    :param n_rounds: Turns of each, after one that does not count
+    :return: Steps a CPU second of each one's best turn
     """
-    fastest = dict.fromkeys(contestants, 0.0)
-    for number in range(n_rounds + 1):
-        for name, play in contestants.items():
-            start = time.process_time()
-            play(n_steps)
-            if number > 0:
-                fastest[name] = max(fastest[name], n_steps / (time.process_time() - start))
-    return fastest
+
+    def seconds(play: Play) -> float:
+        start = time.process_time()
+        play(n_steps)
+        return time.process_time() - start
+
+    turns = compete({name: partial(seconds, play) for name, play in contestants.items()}, n_rounds, n_uncounted=1)
+    return {name: n_steps / min(taken) for name, taken in turns.items()}
 
 
 def rows(shorter: int, n_rounds: int) -> Iterator[Row]:
     """
-    :param shorter: divides the number of steps
-    :param n_rounds: turns of each contestant
-    :return: the rows of the table
+    :param shorter: Divides the number of steps
+    :param n_rounds: Turns of each contestant
+    :return: The rows of the table
     """
     tasks: list[tuple[str, int, int, float | None, Play, Play]] = []
     for scenario in ("give_way", "navigation"):
         pair = bare_vmas(scenario, 64), batched(VmasVecEnv(scenario, 64, max_steps=100, seed=0))
         tasks.append((f"vmas/{scenario}", 64, 200, MOST_LOST, *pair))
-    for scenario, split in (
-        ("HalfCheetah", "2x3"),
-        ("HalfCheetah", "6x1"),
-        ("Ant", "4x2"),
-        ("Walker2d", "2x3"),
-        ("Hopper", "3x1"),
-    ):
+    for scenario, split in PAPER_ROBOTS:
         bare = bare_parallel(mamujoco_v1.parallel_env(scenario, split))
         adapted = adapted_single(gym.make(f"mujoco/{scenario}-{split}"))
         tasks.append((f"mujoco/{scenario}-{split}", 1, 2000, MOST_LOST, bare, adapted))
     bare = bare_parallel(mpe2.simple_spread_v3.parallel_env())
     tasks.append(("mpe2/simple_spread", 1, 1000, None, bare, adapted_single(gym.make("mpe2/simple_spread"))))
     for name, n_worlds, n_steps, target, bare, adapted in tasks:
-        speeds = compete({"bare": bare, "adapted": adapted}, max(20, n_steps // shorter), n_rounds)
+        speeds = steps_per_second({"bare": bare, "adapted": adapted}, max(20, n_steps // shorter), n_rounds)
         lost = 1 - speeds["adapted"] / speeds["bare"]
         yield Row(name, n_worlds, n_worlds * speeds["bare"], n_worlds * speeds["adapted"], lost, target)
     for name in GAMES:
-        speed = compete({name: batched(GameVecEnv(name, 4096))}, max(20, 200 // shorter), n_rounds)[name]
+        speed = steps_per_second({name: batched(GameVecEnv(name, 4096))}, max(20, 200 // shorter), n_rounds)[name]
         yield Row(name, 4096, None, 4096 * speed, None, GAME_STEPS)
-
-
-def _format(part: str | float | None) -> str:
-    """Figures to three digits, speeds as whole numbers, nothing for what is missing."""
-    if part is None or isinstance(part, str):
-        return part or ""
-    return f"{part:.3g}" if abs(part) < 10 else f"{part:.0f}"
 
 
 def main() -> None:
     """Measure, print and write the table."""
-    parser = argparse.ArgumentParser(description="Steps a second of each suite through its adapter and alone")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.environments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="few steps: a test, not a measurement")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the CSV goes")
+    parser.add_argument("--output", type=Path, default=RESULTS / "environments.csv", help="where the CSV goes")
     args = parser.parse_args()
     th.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{'task':24}{'worlds':>7}{'bare':>12}{'adapted':>12}{'lost':>10}{'target':>10}")
-    with args.output.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        for row in rows(50 if args.quick else 1, 1 if args.quick else N_ROUNDS):
-            written = [_format(part) for part in row]
-            writer.writerow(written)
-            file.flush()
-            task, n_worlds, bare, adapted, lost, target = written
-            print(
-                f"{task:24}{n_worlds:>7}{bare:>12}{adapted:>12}{lost:>10}{target:>10}"
-                + ("  MISSES TARGET" if row.misses_target() else ""),
-                flush=True,
-            )
+    use_one_core()
+    table = list(rows(50 if args.quick else 1, 1 if args.quick else N_ROUNDS))
+    tables.show(table, FORMATS, note=lambda row: "  MISSES TARGET" if row.misses_target() else "")
+    tables.write(table, args.output, FORMATS)
 
 
 if __name__ == "__main__":

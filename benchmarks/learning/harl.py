@@ -1,7 +1,7 @@
 """
 HAPPO and MAPPO with HARL's own settings on HalfCheetah 2x3, every agent seeing the full state and its one-hot index.
 
-    python benchmarks/harl.py --algos happo mappo --seeds 0 1 2
+    python -m benchmarks.learning.harl --algos happo mappo --seeds 0 1 2
 
 Rows are appended to ``benchmarks/results/harl_halfcheetah.csv``, one for each evaluation: 40 deterministic episodes every
 100 000 steps, as in HARL. At the end, and alone with ``--report``, they are summed up: interquartile mean over the seeds and
@@ -10,24 +10,23 @@ its 95 % bootstrap interval. HARL's settings are ``tuned_configs/mamujoco/HalfCh
 """
 
 import argparse
-import csv
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from learning import bootstrap_interval, interquartile_means
+from benchmarks.tools import tables
+from benchmarks.tools.statistics import mean_and_interval
+from benchmarks.tools.tables import RESULTS
 from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 
-RESULTS = Path(__file__).resolve().parent / "results" / "harl_halfcheetah.csv"
 ENV_ID = "mujoco/HalfCheetah-2x3"
-FIELDS = ("algo", "seed", "timesteps", "mean_return", "std_return", "seconds")
 N_ENVS, N_EVAL_ENVS, N_EVAL_EPISODES, EVAL_INTERVAL = 20, 20, 40, 100_000
 
 SETTINGS: dict[str, Any] = dict(
@@ -62,6 +61,17 @@ ALGORITHMS: dict[str, tuple[type[CooperativeOnPolicyAlgorithm], dict[str, Any]]]
 }
 
 
+class Row(NamedTuple):
+    """A line of the CSV: an evaluation, ``seconds`` after the start of its training."""
+
+    algo: str
+    seed: int
+    timesteps: int
+    mean_return: float
+    std_return: float
+    seconds: float
+
+
 class Evaluation(BaseCallback):
     """
     Evaluates the policy and appends a row to the results.
@@ -83,14 +93,9 @@ class Evaluation(BaseCallback):
 
     def _on_step(self) -> bool:
         returns, _ = evaluate_policy(self.model, self.env, self.n_episodes, return_episode_rewards=True)
-        is_new = not self.path.is_file()
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(FIELDS)
-            seconds = time.perf_counter() - self.start
-            numbers = (f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{seconds:.0f}")
-            writer.writerow((self.algo, self.seed, self.num_timesteps, *numbers))
+        seconds = time.perf_counter() - self.start
+        numbers = (f"{np.mean(returns):.1f}", f"{np.std(returns):.1f}", f"{seconds:.0f}")
+        tables.append(Row._fields, [(self.algo, self.seed, self.num_timesteps, *numbers)], self.path)
         return True
 
 
@@ -101,27 +106,27 @@ def report(path: Path) -> None:
     :param path: File of the results
     """
     scores: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            scores[row["algo"], int(row["timesteps"])].append(float(row["mean_return"]))
+    for row in tables.read(Row, path):
+        scores[row.algo, row.timesteps].append(row.mean_return)
     print(f"{'algo':<8}{'steps':>10}{'seeds':>7}{'IQM':>9}  95 % interval")
     for (algo, timesteps), returns in sorted(scores.items()):
         if len(returns) > 1:
-            (mean,) = interquartile_means(np.array(returns)[:, None])
-            low, high = bootstrap_interval(np.array(returns))
+            mean, low, high = mean_and_interval(np.array(returns))
             print(f"{algo:<8}{timesteps:>10}{len(returns):>7}{mean:>9.0f}  {low:.0f} to {high:.0f}")
 
 
 def main() -> None:
     """Train what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.learning.harl", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--algos", nargs="+", choices=sorted(ALGORITHMS), default=sorted(ALGORITHMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--n-timesteps", type=int, default=1_000_000)
     parser.add_argument("--eval-freq", type=int, default=EVAL_INTERVAL, help="steps between evaluations")
     parser.add_argument("--n-eval-episodes", type=int, default=N_EVAL_EPISODES)
     parser.add_argument("--report", action="store_true", help="only sum up what is there")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "harl_halfcheetah.csv")
     arguments = parser.parse_args()
     th.set_num_threads(1)
     for seed in [] if arguments.report else arguments.seeds:

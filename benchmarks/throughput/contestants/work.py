@@ -11,8 +11,8 @@ class Work:
 
     :param scenario: Name of the VMAS scenario, with VMAS's own settings of it
     :param max_steps: Steps of an episode
-    :param n_envs: Number of worlds
-    :param n_samples: Team steps an iteration, over all worlds
+    :param n_envs: Number of environments
+    :param n_samples: Team steps an iteration, over all environments
     :param batch_size: Minibatch size, in team steps
     :param n_epochs: Number of epochs
     :param net_arch: Width of each hidden layer, of every network
@@ -30,7 +30,7 @@ class Work:
 
     @property
     def n_steps(self) -> int:
-        """Steps an iteration of each world."""
+        """Steps an iteration of each environment."""
         return self.n_samples // self.n_envs
 
     def to_json(self) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import torch as th
 from matplotlib.axes import Axes
 
-from credit_accuracy import GAMES, Game
-from credit_parts.critic_games import critic
+from benchmarks.credit.critic_games import critic
+from benchmarks.credit.games import GAMES, Game
 from sb3_cora.credit import all_coalitions, allocate, draw_coalitions
 from sb3_cora.credit.sampling import Sampling
 
@@ -82,10 +82,10 @@ class Games(NamedTuple):
     """
     Games of which everything is known.
 
-    :param masks: all coalitions, ``(n_coalitions, n_agents)``
+    :param masks: All coalitions, ``(n_coalitions, n_agents)``
     :param values: ``(n_games, n_coalitions)``
     :param grand_value: ``(n_games,)``
-    :param credits: the solution over all coalitions ``(n_games, n_agents)``
+    :param credits: The solution over all coalitions ``(n_games, n_agents)``
     """
 
     masks: th.Tensor
@@ -101,14 +101,14 @@ class Games(NamedTuple):
     def lacking(self, credits: th.Tensor) -> th.Tensor:
         """
         :param credits: ``(n_games, n_agents)``
-        :return: excess of every coalition, ``(n_games, n_coalitions)``
+        :return: Excess of every coalition, ``(n_games, n_coalitions)``
         """
         return self.values - credits @ self.masks.to(credits).T
 
     def gap(self, credits: th.Tensor) -> float:
         """
         :param credits: ``(n_games, n_agents)``
-        :return: see ``Row``
+        :return: See ``Row``
         """
 
         def objective(x: th.Tensor) -> th.Tensor:
@@ -120,9 +120,9 @@ class Games(NamedTuple):
 
 def draw_games(name: str, n_games: int) -> Games:
     """
-    :param name: key of ``KINDS``
-    :param n_games: number of games
-    :return: the games and their solution
+    :param name: Key of ``KINDS``
+    :param n_games: Number of games
+    :return: The games and their solution
     """
     masks = all_coalitions(N_AGENTS)
     drawn = KINDS[name](np.random.default_rng(0), n_games, masks.numpy())
@@ -132,12 +132,12 @@ def draw_games(name: str, n_games: int) -> Games:
 
 def one_draw(games: Games, n_coalitions: int, sampling: Sampling, extremes: bool, seed: int) -> tuple[float, ...]:
     """
-    :param games: to solve
-    :param n_coalitions: how many coalitions to draw
-    :param sampling: how to draw them
-    :param extremes: whether to begin with the smallest and the largest ones
-    :param seed: of the draw
-    :return: gap, violated, violation, distance and microseconds, see ``Row``
+    :param games: To solve
+    :param n_coalitions: How many coalitions to draw
+    :param sampling: How to draw them
+    :param extremes: Whether to begin with the smallest and the largest ones
+    :param seed: Of the draw
+    :return: Gap, violated, violation, distance and microseconds, see ``Row``
     """
     generator = th.Generator().manual_seed(seed)
     masks = draw_coalitions(N_AGENTS, n_coalitions, sampling, generator, include_extremes=extremes).masks
@@ -158,21 +158,21 @@ def one_draw(games: Games, n_coalitions: int, sampling: Sampling, extremes: bool
 
 def codes(masks: th.Tensor) -> th.Tensor:
     """
-    :param masks: boolean ``(n_coalitions, n_agents)``
-    :return: the number whose binary digits are the members; coalition ``c`` stands in row ``c - 1`` of ``all_coalitions``
+    :param masks: Boolean ``(n_coalitions, n_agents)``
+    :return: The number whose binary digits are the members; coalition ``c`` stands in row ``c - 1`` of ``all_coalitions``
     """
     return (masks.long() << th.arange(masks.shape[1])).sum(dim=1)
 
 
 def measure(games: Games, name: str, n_coalitions: int, sampling: Sampling, extremes: bool, n_draws: int) -> Row:
     """
-    :param games: to solve
-    :param name: what they are called
-    :param n_coalitions: how many coalitions a draw has
-    :param sampling: how they are drawn
-    :param extremes: whether to begin with the smallest and the largest ones
-    :param n_draws: number of draws
-    :return: the row of the table
+    :param games: To solve
+    :param name: What they are called
+    :param n_coalitions: How many coalitions a draw has
+    :param sampling: How they are drawn
+    :param extremes: Whether to begin with the smallest and the largest ones
+    :param n_draws: Number of draws
+    :return: The row of the table
     """
     draws = [one_draw(games, n_coalitions, sampling, extremes, seed) for seed in range(n_draws)]
     spread: dict[str, float] = {}
@@ -195,10 +195,10 @@ def measure(games: Games, name: str, n_coalitions: int, sampling: Sampling, extr
 
 def rows(quick: bool, n_games: int = 512, n_draws: int = 20) -> Iterator[Row]:
     """
-    :param quick: few games and few draws, for tests
-    :param n_games: games of each kind
-    :param n_draws: draws of coalitions
-    :return: the rows of the table
+    :param quick: Few games and few draws, for tests
+    :param n_games: Games of each kind
+    :param n_draws: Draws of coalitions
+    :return: The rows of the table
     """
     numbers = (10, 50, 1022) if quick else N_COALITIONS
     if quick:
@@ -212,13 +212,13 @@ def rows(quick: bool, n_games: int = 512, n_draws: int = 20) -> Iterator[Row]:
                         yield measure(games, name, n_coalitions, sampling, extremes, n_draws)
 
 
-def draw(rows: list[Row], gap: Axes, violated: Axes) -> None:
+def plot(rows: list[Row], gap: Axes, violated: Axes) -> None:
     """
-    Draw gap and violated share against the number of coalitions.
+    Plot gap and violated share against the number of coalitions.
 
-    :param rows: of the table
-    :param gap: where to draw the first
-    :param violated: where to draw the second
+    :param rows: Of the table
+    :param gap: Where to plot the first
+    :param violated: Where to plot the second
     """
     for number, game in enumerate(dict.fromkeys(row.game for row in rows)):
         for sampling, extremes, style in (("uniform", False, "-"), ("shapley_kernel", True, ":")):

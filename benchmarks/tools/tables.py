@@ -1,0 +1,115 @@
+"""Tables whose rows are named tuples: printed, written to a CSV file, and read back from it."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, UnionType
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+"""Folder of all CSV files and pictures, unless the command line names another."""
+
+Row = TypeVar("Row", bound=NamedTuple)
+Formats = Mapping[str, str]
+"""How the floats of a field are written, by the field's name."""
+
+DEFAULT: Formats = MappingProxyType({})
+
+
+def _texts(row: NamedTuple, formats: Formats, default: str, missing: str) -> dict[str, str]:
+    """
+    :param row: Of a table
+    :param formats: Of its floats
+    :param default: Format of the floats of all other fields
+    :param missing: What stands for ``None``
+    :return: The text of each field
+    """
+    texts = {name: missing if value is None else str(value) for name, value in row._asdict().items()}
+    floats = {name: value for name, value in row._asdict().items() if isinstance(value, float)}
+    return texts | {name: format(value, formats.get(name, default)) for name, value in floats.items()}
+
+
+def show(
+    rows: Sequence[Row], formats: Formats = DEFAULT, default: str = ".3g", note: Callable[[Row], str] = lambda row: ""
+) -> None:
+    """
+    Print rows of one kind, with their fields as columns, except for the bounds of a range.
+
+    :param rows: At least one
+    :param formats: Of floats
+    :param default: Format of the floats of all other fields
+    :param note: What stands behind a row
+    """
+    fields = [field for field in rows[0]._fields if not field.endswith(("_low", "_high"))]
+    table = [_texts(row, formats, default, "-") for row in rows]
+    widths = {field: max(len(field), *(len(texts[field]) for texts in table)) for field in fields}
+    print("  ".join(field.rjust(widths[field]) for field in fields))
+    for row, texts in zip(rows, table, strict=True):
+        print("  ".join(texts[field].rjust(widths[field]) for field in fields) + note(row), flush=True)
+
+
+def write(rows: Sequence[NamedTuple], path: Path, formats: Formats = DEFAULT, default: str = ".4g") -> None:
+    """
+    :param rows: At least one
+    :param path: The CSV file
+    :param formats: Of floats
+    :param default: Format of the floats of all other fields
+    """
+    path.unlink(missing_ok=True)
+    append(rows[0]._fields, (_texts(row, formats, default, "").values() for row in rows), path)
+
+
+def append(columns: Sequence[str], lines: Iterable[Iterable[object]], path: Path) -> None:
+    """
+    :param columns: Their names
+    :param lines: What to append, in the order of the columns
+    :param path: The CSV file, begun where it does not exist
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if not path.is_file():
+        writer.writerow(columns)
+    writer.writerows(lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In one piece, so that whatever stops the benchmark leaves no part of the lines behind
+    with path.open("a", newline="", encoding="utf-8") as file:
+        file.write(text.getvalue())
+
+
+def _value(text: str, kind: Any) -> Any:
+    """
+    :param text: As ``append`` has it
+    :param kind: Annotation of the field: ``int``, ``float``, ``str``, ``bool``, or one of them or ``None``
+    :return: The value
+    """
+    if isinstance(kind, UnionType):
+        if text == "":
+            return None
+        kind = get_args(kind)[0]
+    return text == "True" if kind is bool else kind(text)
+
+
+def read_lines(kinds: Mapping[str, Any], path: Path) -> list[list[Any]]:
+    """
+    :param kinds: Annotations of the fields, by column
+    :param path: A CSV file that ``append`` has written, or none
+    :return: The values of its lines, none where there is no such file
+    :raises ValueError: If it has other columns
+    """
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.DictReader(file)
+        if (found := lines.fieldnames) != (expected := list(kinds)):
+            raise ValueError(f"{path} has the columns {found}, expected {expected}: name another with --output.")
+        return [[_value(line[name], kind) for name, kind in kinds.items()] for line in lines]
+
+
+def read(row_type: type[Row], path: Path) -> list[Row]:
+    """
+    :param row_type: What the rows are
+    :param path: See ``read_lines``
+    :return: The rows of the file
+    """
+    return [row_type._make(values) for values in read_lines(get_type_hints(row_type), path)]
