@@ -27,7 +27,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
     with the targets of ``q_target``.
 
     :param n_policy_samples: Number of actions drawn from each agent's policy to estimate the expectation, with continuous
-        actions; with discrete ones it is exact
+        actions; with discrete ones it is exact.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -46,16 +46,16 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         self.n_policy_samples = n_policy_samples
         super().__init__(policy, env, *args, **kwargs)
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
         if self.n_policy_samples < 1:
             raise ValueError(f"n_policy_samples must be at least 1, got {self.n_policy_samples}.")
 
     @th.no_grad()
     def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         """
-        :param rollout: ``(n_steps, n_envs, ...)``
-        :return: Credits ``(n_steps, n_envs, n_agents)``
+        :param rollout: Of shape ``(n_steps, n_envs, ...)``.
+        :return: Credits ``(n_steps, n_envs, n_agents)``.
         """
         policy = self.policy
         shape = rollout.log_prob.shape

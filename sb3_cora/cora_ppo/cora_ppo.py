@@ -60,32 +60,32 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
     Paper: https://arxiv.org/abs/2506.04265
 
-    :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
+    :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``.
     :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
-        suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
+        suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks).
     :param baseline_action: What ā is, the action of those outside a coalition: ``"mode"``, the policy's most likely
         action (paper, remark 4.1), or ``"expectation"``, which takes the mean of Q over ``n_baseline_samples`` actions
-        of the policy in its place
-    :param n_baseline_samples: Number of actions drawn for ``baseline_action="expectation"``
+        of the policy in its place.
+    :param n_baseline_samples: Number of actions drawn for ``baseline_action="expectation"``.
     :param grand_advantage: What the credits sum to: ``"gae"``, the sampled advantage, or ``"q"``, the value v(N) of the
-        grand coalition (paper, equation 3)
+        grand coalition (paper, equation 3).
     :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values; for
-        ``credit="core_l1"`` that of their mean absolute deviation, without unit
-    :param epsilon_bound: Whether the eps of the programs stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below
+        ``credit="core_l1"`` that of their mean absolute deviation, without unit.
+    :param epsilon_bound: Whether the eps of the programs stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below.
     :param credit_scale: What values are divided by in the program (credits are multiplied back): ``"batch"``, the
         standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's largest
-        excess at the equal split; ``"paper"``, nothing
+        excess at the equal split; ``"paper"``, nothing.
     :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to 8 agents (10 for
-        the Shapley and Banzhaf values), and as many as 8 agents have (254) beyond, or twice the number of agents
+        the Shapley and Banzhaf values), and as many as 8 agents have (254) beyond, or twice the number of agents.
     :param coalition_sampling: How they are drawn, see ``sb3_cora.credit.draw_coalitions``: ``"uniform"``,
         ``"shapley_kernel"`` (by size; the Shapley value is then a least-squares estimate) or ``"permutations"``. If None,
         ``"permutations"`` for the Shapley value, ``"uniform"`` otherwise. With every coalition its complement is drawn
-        where the credit needs it, that is for the nucleolus and for a free eps, and along permutations
+        where the credit needs it, that is for the nucleolus and for a free eps, and along permutations.
     :param include_extremes: Whether the agents on their own and everyone but one are always among the coalitions drawn.
-        They are in any case for the credits that are made of them, ``"singleton"`` and ``"difference"``
-    :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference
-    :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``
-    :param seed: Seed for the pseudo random generators, coalition sampling included
+        They are in any case for the credits that are made of them, ``"singleton"`` and ``"difference"``.
+    :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference.
+    :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``.
+    :param seed: Seed for the pseudo random generators, coalition sampling included.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -129,8 +129,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         self.solver_kwargs = {} if solver_kwargs is None else solver_kwargs
         super().__init__(policy, env, *args, **kwargs)
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
         for name, choices in {
             "credit": tuple(CONCEPTS),
             "baseline": ("v", "q"),
@@ -154,9 +154,9 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
     def _coalitions(self, generator: th.Generator) -> CoalitionSample:
         """
-        :param generator: Where randomness comes from
-        :return: The coalitions of a rollout
-        :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
+        :param generator: Where randomness comes from.
+        :return: The coalitions of a rollout.
+        :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes.
         """
         return CONCEPTS[self.credit].draw(
             self.n_agents,
@@ -173,9 +173,9 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         """
         Play the cooperative game of each sample and divide its advantage (paper, equations 3 and 6).
 
-        :param rollout: ``(n_steps, n_envs, ...)``
+        :param rollout: Of shape ``(n_steps, n_envs, ...)``.
         :return: Credits ``(n_steps, n_envs, n_agents)``; those of an efficient concept are multiplied by the number of
-            (living) agents, so that their mean is the advantage
+            (living) agents, so that their mean is the advantage.
         """
         policy = self.policy
         shape = rollout.log_prob.shape
@@ -241,9 +241,9 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
     def _baseline_actions(self, rollout: Rollout) -> th.Tensor:
         """
-        :param rollout: The flattened rollout
+        :param rollout: The flattened rollout.
         :return: What agents outside a coalition do, as the Q-critics see it, ``(n_draws, batch, n_agents, action_dim)``; of
-            the mode there is one draw
+            the mode there is one draw.
         """
         if rollout.modes is not None:
             draws = rollout.modes[None]
@@ -255,11 +255,11 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         self, grand_value: th.Tensor, equal_split: th.Tensor, values: th.Tensor, masks: th.Tensor
     ) -> th.Tensor | None:
         """
-        :param grand_value: Value of the grand coalition ``(batch,)``
-        :param equal_split: Its equal shares among the living ``(batch, n_agents)``
-        :param values: Coalition values ``(batch, n_coalitions)``, minus infinity where a coalition does not split the living
-        :param masks: Coalitions ``(n_coalitions, n_agents)``
-        :return: What the values are divided by, see ``credit_scale``; 1 where that would be 0
+        :param grand_value: Value of the grand coalition ``(batch,)``.
+        :param equal_split: Its equal shares among the living ``(batch, n_agents)``.
+        :param values: Coalition values ``(batch, n_coalitions)``, minus infinity where a coalition does not split the living.
+        :param masks: Coalitions ``(n_coalitions, n_agents)``.
+        :return: What the values are divided by, see ``credit_scale``; 1 where that would be 0.
         """
         if self.credit_scale == "paper":
             return None
