@@ -794,7 +794,7 @@ def test_words_are_text_and_observations_are_stacked_as_in_training(continued: d
 
 @pytest.mark.xdist_group("zoo killed")
 def test_refused_settings_leave_no_run(killed_run: Path, continued: dict[str, str]) -> None:
-    assert continued["no setting"].endswith("'n_epochs=5' is no setting: write name:value, e.g. n_epochs:5\nSystemExit: 2\n")
+    assert continued["no setting"].endswith("'n_epochs=5' is no setting: write name:value, for example n_epochs:5\nSystemExit: 2\n")
     assert (
         "error: argument -params/--hyperparams: 'dict(net_arch=[8)', given for policy_kwargs, is" in continued["no expression"]
     )
