@@ -165,7 +165,7 @@ class QCritic(nn.Module):
         super().__init__()
         if len(net_arch) == 0:
             raise ValueError(
-                "The Q-critic needs at least one hidden layer, but net_arch['qf'] is empty: pass for example qf=[64, 64]."
+                "The Q-critic needs at least one hidden layer, but net_arch['qf'] is empty: pass e.g. qf=[64, 64]."
             )
         if n_critics < 1:
             raise ValueError(f"n_critics must be at least 1 (2 for twin critics), not {n_critics}.")

@@ -35,9 +35,9 @@ def explained_variance_within_states(states: th.Tensor, estimates: th.Tensor, ta
     :param states: Of shape ``(batch, state_dim)``.
     :param estimates: Of shape ``(batch,)``, in units of the return.
     :param targets: Of shape ``(batch,)``, likewise.
-    :return: ``1 - sum((t - e)^2) / sum(t^2)``, where t and e are the differences of targets and estimates from their means
-        over neighborhoods: 1 for perfect estimates, 0 for those without information, below 0 for worse ones. NaN if there are
-        fewer than two samples or the targets of neighbors do not differ.
+    :return: The share ``1 - sum((t - e)^2) / sum(t^2)``, where t and e are the differences of targets and estimates from
+        their means over neighborhoods: 1 for perfect estimates, 0 for those without information, below 0 for worse ones. NaN
+        if there are fewer than two samples or the targets of neighbors do not differ.
     """
     if len(states) < 2:
         return float("nan")

@@ -58,8 +58,8 @@ def make_joint_vec_env(
     :param monitor_dir: Folder of the monitor files. If None, no files are written.
     :param wrapper_class: A wrapper class or function, applied to each environment that is made one by one.
     :param env_kwargs: Arguments of the environment. They override those of the registry.
-    :param vec_env_cls: ``DummyVecEnv`` or ``SubprocVecEnv``, in which environments are made one by one even if they could be
-        stepped as one batch.
+    :param vec_env_cls: Class, ``DummyVecEnv`` or ``SubprocVecEnv``, in which environments are made one by one even if they
+        could be stepped as one batch.
     :param vec_env_kwargs: Arguments of ``vec_env_cls``.
     :param monitor_kwargs: Arguments of the monitor. That of a batch has ``info_keywords`` only.
     :param wrapper_kwargs: Arguments of ``wrapper_class``.

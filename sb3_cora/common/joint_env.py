@@ -52,8 +52,10 @@ class JointSpaces:
         """
         Derive the joint form from two spaces.
 
-        :param observation_space: ``Box(n_agents, obs_dim)`` or a ``Dict`` with that ``Box`` under ``"observation"``.
-        :param action_space: ``Box(n_agents, act_dim)``, bounds may be infinite, or ``MultiDiscrete`` with one entry an agent.
+        :param observation_space: Joint observation space, ``Box(n_agents, obs_dim)`` or a ``Dict`` with that ``Box`` under
+            ``"observation"``.
+        :param action_space: Joint action space, ``Box(n_agents, act_dim)``, whose bounds may be infinite, or ``MultiDiscrete``
+            with one entry per agent.
         :return: The numbers and flags of the joint environment.
         :raises TypeError: If a space is of the wrong kind.
         :raises ValueError: If a space is of the right kind, but not of the right shape.
@@ -194,7 +196,7 @@ def joint_observation_space(observation_spaces: Sequence[spaces.Space]) -> space
     ``low == high == 0``, so that the space itself says which entries are real.
 
     :param observation_spaces: One space per agent, in the order of the agents.
-    :return: ``Box(n_agents, obs_dim)`` of float32.
+    :return: The joint space, ``Box(n_agents, obs_dim)`` of float32.
     :raises TypeError: If an agent's space has no flat form of fixed length.
     """
     boxes = []
@@ -213,7 +215,7 @@ def joint_action_space(action_spaces: Sequence[spaces.Space]) -> spaces.Box | sp
     One action space with an agent axis for agents that may act in unequal spaces.
 
     :param action_spaces: One space per agent, in the order of the agents: all one-dimensional ``Box`` or all ``Discrete``.
-    :return: ``Box(n_agents, act_dim)`` of float32 whose padded dimensions have ``low == high == 0``,
+    :return: The joint space, ``Box(n_agents, act_dim)`` of float32 whose padded dimensions have ``low == high == 0``,
         or ``MultiDiscrete([k_1, .., k_n])``, whose indices count from 0 whatever an agent's ``Discrete.start`` is.
     :raises TypeError: If the agents' spaces are of different kinds, or neither ``Box`` nor ``Discrete``.
     """
@@ -235,7 +237,7 @@ def pad_observations(observations: Sequence[np.ndarray]) -> np.ndarray:
     """
     Stack one vector per agent into rows, padding the shorter ones with zeros.
 
-    :param observations: ``n_agents`` arrays of shape ``(d_i,)``, lengths may differ.
+    :param observations: One array per agent, of shape ``(d_i,)``, whose lengths may differ.
     :return: Of shape ``(n_agents, max d_i)`` of float32.
     """
     padded = np.zeros((len(observations), max(len(observation) for observation in observations)), dtype=np.float32)
@@ -258,7 +260,7 @@ def reduce_rewards(agent_rewards: np.ndarray, team_reward: str) -> np.ndarray:
     The team's reward from the agents'.
 
     :param agent_rewards: Of shape ``(..., n_agents)``.
-    :param team_reward: ``"mean"`` or ``"sum"`` over the agents.
+    :param team_reward: Whether to take the ``"mean"`` or the ``"sum"`` over the agents.
     :return: Of shape ``(...)``.
     """
     return agent_rewards.mean(axis=-1) if team_reward == "mean" else agent_rewards.sum(axis=-1)

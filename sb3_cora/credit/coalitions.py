@@ -11,7 +11,7 @@ def n_proper_coalitions(n_agents: int) -> int:
     How many coalitions there are besides the empty one and the grand one.
 
     :param n_agents: Number of agents, at least 1.
-    :return: ``2 ** n_agents - 2``.
+    :return: Their number, ``2 ** n_agents - 2``.
     """
     if n_agents < 1:
         raise ValueError(f"n_agents must be at least 1, got {n_agents}.")

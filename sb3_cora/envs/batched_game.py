@@ -38,7 +38,7 @@ class BatchedGame(ABC):
     A subclass calls ``super().__init__``, sets ``optimal_actions`` and writes ``rewards`` and ``draw``.
 
     :param n_steps: Number of moves in an episode.
-    :param action_space: ``MultiDiscrete([k_1, .., k_n])`` or ``Box(n_agents, act_dim)``.
+    :param action_space: Joint action space, ``MultiDiscrete([k_1, .., k_n])`` or ``Box(n_agents, act_dim)``.
     :raises ValueError: If ``n_steps`` is less than 1.
     """
 
@@ -152,7 +152,7 @@ class GameWorlds(Worlds):
 
     def render(self, mode: str, index: int) -> np.ndarray:
         """
-        :param mode: ``"rgb_array"``.
+        :param mode: Must be ``"rgb_array"``.
         :param index: The index of the world.
         :return: The picture of the last step played since ``reset()``, or of the first step if none was played,
             ``(height, width, 3)`` of uint8.
@@ -191,7 +191,7 @@ class GameVecEnv(_GameAttributes, WorldsVecEnv):
     :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``.
     :param num_envs: Number of worlds.
     :param seed: Has no effect, since nothing is random.
-    :param render_mode: ``"rgb_array"``; ``render("human")`` shows those pictures in a window.
+    :param render_mode: Render mode, ``"rgb_array"`` or ``None``; ``render("human")`` shows its pictures in a window.
     :param game_kwargs: Arguments of the game.
     :raises ValueError: If the game or ``render_mode`` is unknown, a game already made is given arguments, or there is less
         than one world.
@@ -220,7 +220,7 @@ class GameEnv(_GameAttributes, WorldsEnv):
     episode, ``step`` raises ``gymnasium.error.ResetNeeded``.
 
     :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``.
-    :param render_mode: ``"rgb_array"``.
+    :param render_mode: Render mode, ``"rgb_array"`` or ``None``.
     :param game_kwargs: Arguments of the game.
     :raises ValueError: If the game or ``render_mode`` is unknown, or a game already made is given arguments.
     """

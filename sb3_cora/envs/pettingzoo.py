@@ -252,7 +252,7 @@ class PettingZooEnv(gym.Env):
 
     def _state(self) -> np.ndarray | None:
         """
-        :return: ``state()`` as one vector, ``(state_dim,)``; ``None`` if the environment does not implement it.
+        :return: The result of ``state()`` as one vector, ``(state_dim,)``; ``None`` if the environment does not implement it.
         :raises ValueError: If it is an image.
         """
         # Callable, because PettingZoo's rock-paper-scissors has a dict of this name.
@@ -290,8 +290,9 @@ def join_observations(
     :param observations: PettingZoo's observations, by agent. Agents may be missing.
     :param infos: PettingZoo's infos, likewise.
     :param valued: The agents whose ``agent_mask`` is 1.
-    :param mask_shape: ``(n_agents, n_actions)`` if there are action masks, otherwise ``None``.
-    :return: ``"observation"``, ``"agent_mask"`` and, if there are action masks, ``"action_mask"``; see ``PettingZooEnv``.
+    :param mask_shape: Shape ``(n_agents, n_actions)`` if there are action masks, otherwise ``None``.
+    :return: A dict of ``"observation"``, ``"agent_mask"`` and, if there are action masks, ``"action_mask"``; see
+        ``PettingZooEnv``.
     """
     joint = {
         "observation": pad_observations([member.observation(observations) for member in members]),

@@ -213,7 +213,7 @@ class WorldsVecEnv(VecEnv):
 
     def render(self, mode: str | None = None) -> np.ndarray | None:
         """
-        :param mode: ``"rgb_array"`` for a picture of all worlds, ``"human"`` for a window.
+        :param mode: Render mode, ``"rgb_array"`` for a picture of all worlds, ``"human"`` for a window.
         :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8.
         :raises ImportError: If OpenCV, in whose window SB3 shows pictures, is not installed.
         """

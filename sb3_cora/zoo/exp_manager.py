@@ -97,7 +97,9 @@ class JointExperimentManager(ExperimentManager):
             if own_config.is_file():
                 self.config = str(own_config)
             elif not Path(self.config).is_file():
-                raise ValueError(f"There are no settings for {self.algo}, no {own_config}: name a file with --conf-file.")
+                raise ValueError(
+                    f"There are no hyperparameters for {self.algo}, no {own_config}: name a file with --conf-file."
+                )
         if self.trial_id is not None:
             if self.storage is None or self.study_name is None:
                 raise ValueError(f"--trial-id {self.trial_id} is a trial of which study? Give its --storage and --study-name.")
@@ -142,8 +144,8 @@ class JointExperimentManager(ExperimentManager):
         ]
         if changes:
             warnings.warn(
-                f"The training of {self.trained_agent} goes on with other settings: {', '.join(changes)}. Unless this is "
-                "meant, repeat the flags that it was started with (-params, --env-kwargs, --conf-file, --trial-id).",
+                f"The training of {self.trained_agent} continues with other hyperparameters: {', '.join(changes)}. Unless "
+                "this is meant, repeat the flags that it was started with (-params, --env-kwargs, --conf-file, --trial-id).",
                 stacklevel=2,
             )
 

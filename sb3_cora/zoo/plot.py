@@ -14,8 +14,8 @@ def plot_learning_curve(
     shaded, one standard deviation on either side. The last point is the trained model, which has been updated once more since
     the last evaluation during the training.
 
-    :param evaluations: ``evaluations.npz`` as Stable-Baselines3's ``EvalCallback`` writes it, with ``timesteps`` of shape
-        ``(n_evaluations,)`` and ``results`` of shape ``(n_evaluations, n_episodes)``.
+    :param evaluations: The file ``evaluations.npz`` as Stable-Baselines3's ``EvalCallback`` writes it, with ``timesteps`` of
+        shape ``(n_evaluations,)`` and ``results`` of shape ``(n_evaluations, n_episodes)``.
     :param picture: The PNG file to write.
     :param title: Title of the plot.
     :param final_timesteps: Timesteps at the end of the training.

@@ -116,7 +116,7 @@ def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[
     :param args: The command line's flags.
     :param model_path: The model, next to the folder with the training's ``config.yml`` and ``args.yml``.
     :param more_env_kwargs: Arguments of the environment that override all others.
-    :return: ``args.n_envs`` environments.
+    :return: The ``args.n_envs`` environments.
     :raises ValueError: If the model was trained with normalization, but has no statistics.
     """
     env_id = args.env.gym_id

@@ -143,7 +143,7 @@ def pivot(problem: Problem, lanes: Lanes) -> th.Tensor:
 
     :param problem: The constraints.
     :param lanes: The lanes.
-    :return: 1.0 for each lane that was not done, else 0.0.
+    :return: Of shape ``(n_lanes,)``, 1.0 for each lane that was not done, else 0.0.
     """
     atoms, precision = problem.atoms, PRECISIONS[lanes.point.dtype]
     n_atoms, n_agents = atoms.shape
