@@ -726,7 +726,7 @@ def test_exact_marginals_need_every_coalition(concept):
 def test_missing_coalitions_are_named(concept, n_members):
     values, masks, grand_value = game(4, len)
     kept = ~((masks.sum(dim=1) == n_members) & masks[:, 1] & masks[:, 1:].sum(dim=1).ge(n_members - 1))
-    with pytest.raises(ValueError, match=f"concept='{concept}' needs 4 coalitions of which . are not at hand"):
+    with pytest.raises(ValueError, match=f"concept='{concept}' needs 4 coalitions of which . are not given"):
         allocate(values[:, kept], masks[kept], grand_value, concept)
 
 
@@ -735,7 +735,7 @@ def test_free_epsilon_needs_balanced_coalitions(concept):
     """Where credits can be moved so that all coalitions at hand gain, a free epsilon falls without end."""
     values, masks, grand_value = game(4, len)
     holding_agent_0 = masks[:, 0]
-    with pytest.raises(ValueError, match="needs balanced coalitions, and the 7 at hand are not"):
+    with pytest.raises(ValueError, match="needs balanced coalitions, and the 7 given ones are not"):
         allocate(values[:, holding_agent_0], masks[holding_agent_0], grand_value, concept, epsilon_bound="free")
     singletons = masks.sum(dim=1) == 1
     allocate(values[:, singletons], masks[singletons], grand_value, concept, epsilon_bound="free")

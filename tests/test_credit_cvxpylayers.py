@@ -295,7 +295,7 @@ def test_the_best_signs_for_given_multipliers(threshold: float) -> None:
     pull = th.rand(200, 5, dtype=th.float64, generator=th.Generator().manual_seed(0))
     pull[0] = 0.3
     pull[1] = th.tensor([0.0, 0.0, 0.0, 1.0, 1.0])
-    residual = cvxpylayers._centred_residual(pull, threshold)
+    residual = cvxpylayers._centered_residual(pull, threshold)
     assert residual.sum(dim=1).abs().max() < 1e-14
     for shift in th.linspace(-0.5, 1.5, 2001, dtype=th.float64):
         rival = th.nn.functional.softshrink(pull - shift, threshold)

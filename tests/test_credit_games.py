@@ -131,7 +131,7 @@ def test_arguments_that_do_not_belong_together_are_refused(play):
         coalition_values(critic, actions[..., 0], baseline_actions[..., 0], masks)
     with pytest.raises(ValueError, match="baseline_actions the same, with an axis of draws"):
         coalition_values(critic, actions, baseline_actions[:5], masks)
-    with pytest.raises(ValueError, match="baseline_actions hold no draw"):
+    with pytest.raises(ValueError, match="baseline_actions must hold at least one draw"):
         coalition_values(critic, actions, baseline_actions[None][:0], masks)
     with pytest.raises(ValueError, match="n_agents=4"):
         coalition_values(critic, actions, baseline_actions, all_coalitions(3))

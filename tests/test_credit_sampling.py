@@ -130,7 +130,10 @@ def test_equal_seeds_give_equal_samples(sampling):
             {"n_coalitions": 9, "sampling": "permutations", "paired": True},
             "n_coalitions=9 is too small: an order and its reverse of 6 agents meets 10",
         ),
-        ({"sampling": "permutations", "include_extremes": True}, 'include_extremes=True is not for sampling="permutations"'),
+        (
+            {"sampling": "permutations", "include_extremes": True},
+            'include_extremes=True does not go with sampling="permutations"',
+        ),
     ],
 )
 def test_impossible_samples_are_refused(arguments, said):

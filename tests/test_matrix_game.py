@@ -293,8 +293,8 @@ def test_attributes_and_methods() -> None:
         (lambda: MatrixTeamGame(n_agents=12, n_actions=10), "10000000000000 entries"),
         (lambda: MatrixTeamGame(reward_range=(1.0, 0.0)), "reward_range"),
         (lambda: MultiPeakGame(n_actions=3, n_peaks=4), "n_peaks=4.*n_actions=3"),
-        (lambda: MultiPeakGame(best_peak=8.0), "above one another"),
-        (lambda: MultiPeakGame(background_range=(-1.0, 3.0)), "above one another"),
+        (lambda: MultiPeakGame(best_peak=8.0), "in ascending order without overlap"),
+        (lambda: MultiPeakGame(background_range=(-1.0, 3.0)), "in ascending order without overlap"),
     ],
 )
 def test_bad_settings_are_named(make: Callable[[], Any], said: str) -> None:

@@ -316,7 +316,7 @@ def test_infos_are_copies() -> None:
 
 
 def test_what_is_not_the_teams_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"team_info_keys='episode' names \['episode'\], which the info has anyway"):
+    with pytest.raises(ValueError, match=r"team_info_keys='episode' names \['episode'\], which the info already has"):
         told_env(team_info_keys="episode")
     env = told_env(team_info_keys=["trace", "done"])
     env.reset()

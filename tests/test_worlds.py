@@ -150,7 +150,7 @@ def test_the_simulator_is_reached(corridor: str) -> None:
     assert vec_env.env_method("observe", np.array([[1, 2]]), indices=0)[0]["observation"].shape == (1, 2, 5)
     # make_joint_vec_env asks for pictures of whatever may have some
     assert vec_env.render_mode == "rgb_array"
-    with pytest.raises(NotImplementedError, match="Corridor draws no pictures"):
+    with pytest.raises(NotImplementedError, match="Corridor cannot render"):
         vec_env.render()
 
 

@@ -472,7 +472,7 @@ except ValueError as error:
 def test_algorithms_of_ones_own_are_searched_and_told_apart(tmp_path: Path) -> None:
     inherited, nearest, *output = run_python("-c", OWN_ALGORITHMS, cwd=tmp_path).stdout.splitlines()
     assert (inherited, nearest) == ("True", "False")
-    assert re.search(r"^There are no settings for mine, no .*mine\.yml: name a file with --conf-file", output[-2])
+    assert re.search(r"^There are no hyperparameters for mine, no .*mine\.yml: name a file with --conf-file", output[-2])
     assert "would be --algo mine, after its module, and so is <class 'mine.Mine'>: rename the module" in output[-1]
     assert list(tmp_path.iterdir()) == []
 
@@ -771,7 +771,9 @@ def test_later_run_that_has_not_come_to_its_end_is_told(continued: dict[str, str
 
 @pytest.mark.xdist_group("zoo killed")
 def test_settings_that_are_not_repeated_are_told(continued: dict[str, str]) -> None:
-    told = r"UserWarning: The training of \S+ goes on with other settings: (.*)\. Unless this is meant, repeat the flags"
+    told = (
+        r"UserWarning: The training of \S+ continues with other hyperparameters: (.*)\. Unless this is meant, repeat the flags"
+    )
     changes = {name: re.findall(told, output) for name, output in continued.items()}
     assert changes.pop("checkpoint") == ["learning_rate is 'lin_1e-3' and was 0.001"]
     assert changes.pop("best") == ["env_kwargs is {'k': -50} and was {}"]
@@ -790,7 +792,9 @@ def test_words_are_text_and_observations_are_stacked_as_in_training(continued: d
 
 @pytest.mark.xdist_group("zoo killed")
 def test_refused_settings_leave_no_run(killed_run: Path, continued: dict[str, str]) -> None:
-    assert continued["no setting"].endswith("'n_epochs=5' is no setting: write name:value, e.g. n_epochs:5\nSystemExit: 2\n")
+    assert continued["no setting"].endswith(
+        "'n_epochs=5' is no setting: write name:value, for example n_epochs:5\nSystemExit: 2\n"
+    )
     assert (
         "error: argument -params/--hyperparams: 'dict(net_arch=[8)', given for policy_kwargs, is" in continued["no expression"]
     )

@@ -16,18 +16,18 @@ from sb3_cora.credit import coalition_values
 
 class COMAPPO(QCriticOnPolicyAlgorithm):
     """
-    Counterfactual Multi-Agent policy gradients (COMA) with Proximal Policy Optimization: an agent is credited with what
-    its action is worth beside an action of its policy, the others acting as they did,
+    Counterfactual Multi-Agent policy gradients (COMA) with Proximal Policy Optimization: an agent's credit is the value of the
+    joint action less its expectation over the agent's own policy, with the actions of the others fixed,
     ``A_i = Q(s, a) - sum_a' pi_i(a'|o_i) Q(s, (a_-i, a'))``.
 
     Paper: https://arxiv.org/abs/1705.08926 (equation 4)
 
-    The credits do not sum to the team's advantage and do not use it: with one agent this is PPO with the advantage
-    ``Q(s, a) - E Q(s, .)`` in place of GAE. Unlike the paper's, the critics take joint actions as input and are trained
-    with the targets of ``q_target``.
+    The credits do not use the team's advantage and do not sum to it: with one agent this is PPO with the advantage
+    ``Q(s, a) - E Q(s, .)`` in place of GAE. Unlike in the paper, the critics take joint actions as input and are trained with
+    the targets of ``q_target``.
 
-    :param n_policy_samples: Number of actions drawn from each agent's policy to estimate the expectation, with continuous
-        actions; with discrete ones it is exact
+    :param n_policy_samples: Number of actions sampled from each agent's policy to estimate the expectation of continuous
+        actions. With discrete actions it is exact.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -46,16 +46,16 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         self.n_policy_samples = n_policy_samples
         super().__init__(policy, env, *args, **kwargs)
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
         if self.n_policy_samples < 1:
             raise ValueError(f"n_policy_samples must be at least 1, got {self.n_policy_samples}.")
 
     @th.no_grad()
     def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         """
-        :param rollout: ``(n_steps, n_envs, ...)``
-        :return: Credits ``(n_steps, n_envs, n_agents)``
+        :param rollout: The rollout, ``(n_steps, n_envs, ...)``.
+        :return: Credits ``(n_steps, n_envs, n_agents)``.
         """
         policy = self.policy
         shape = rollout.log_prob.shape
@@ -63,7 +63,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         state = rollout.observation.state
         actions = self._action_features(rollout.observation, rollout.actions)
         q_function = policy.q_critic.bind(state)
-        # Everyone but the agent that plays the alternative; with one agent that is no coalition, but the sum is the same
+        # All agents but the one that takes another action. With one agent this coalition is empty, for which it works too.
         others = ~th.eye(self.n_agents, dtype=th.bool, device=self.device)
         distribution = policy.distribution(rollout.observation)
         if isinstance(distribution, JointCategorical):

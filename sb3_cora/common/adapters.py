@@ -1,6 +1,6 @@
 """
-What makes joint environments of the environments of other packages. Those who adapt a package tell it here, so that nothing
-in ``common`` has to know one.
+A registry of adapters, which make joint environments from the environments of other packages. Adapters register themselves,
+so that ``common`` does not depend on any of these packages.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,10 @@ class Adapter(NamedTuple):
     """
     How the environments of another package become joint ones.
 
-    - ``name``: what they are called, for messages, such as ``"a PettingZoo ParallelEnv or AECEnv"``
-    - ``entry_point``: ``"package.module:name"`` of what makes of one a joint ``gymnasium.Env``, or a ``VecEnv`` of them
-    - ``policy``: full name of the class that acts in the package's own API, made with a model and such an environment
+    :param name: What they are called in messages, such as ``"a PettingZoo ParallelEnv or AECEnv"``.
+    :param entry_point: The class or function that makes a joint ``gymnasium.Env``, or a ``VecEnv`` of them, from one of these
+        environments, ``"package.module:name"``.
+    :param policy: Full name of the class that acts in the package's own API. It is made with a model and such an environment.
     """
 
     name: str
@@ -28,26 +29,26 @@ _adapters: dict[str, Adapter] = {}
 
 def register_adapter(foreign_class: str, adapter: Adapter) -> None:
     """
-    Have the algorithms and ``make_joint_vec_env`` take the environments of another package. Neither that package nor the
-    adapter is imported before one is given to them.
+    Make the algorithms and ``make_joint_vec_env`` accept the environments of another package. Neither that package nor the
+    adapter is imported before such an environment is given.
 
-    :param foreign_class: The class of these environments where it is defined, ``"package.module:Class"``
-    :param adapter: How they become joint ones
+    :param foreign_class: The class of these environments, named by the module that defines it, ``"package.module:Class"``.
+    :param adapter: The adapter.
     """
     _adapters[foreign_class] = adapter
 
 
 def registered_adapters() -> list[Adapter]:
     """
-    :return: The adapters of all packages
+    :return: The adapters of all packages.
     """
     return list(dict.fromkeys(_adapters.values()))
 
 
 def adapt(env: Any) -> Any:
     """
-    :param env: Anything
-    :return: The joint environment, or ``VecEnv`` of them, made of it; where no adapter knows it, ``env`` itself
+    :param env: An environment, or anything else.
+    :return: The joint environment, or ``VecEnv`` of them, made from it; ``env`` itself if it has no adapter.
     """
     for parent in type(env).__mro__:
         adapter = _adapters.get(f"{parent.__module__}:{parent.__qualname__}")

@@ -1,9 +1,9 @@
 """
-Constructor arguments that are declared once and show everywhere.
+Constructor arguments that are declared once and shown everywhere.
 
-A constructor names the arguments that its class adds and hands on the others, whose names and types are a ``TypedDict``, so
-that type checkers and editors know them: ``def __init__(self, policy, env, *args, own=1, **kwargs: Unpack[Others])``. The
-defaults and the docstrings of the others stand with the parent; the functions below show them at run time as well, in
+A constructor names only the arguments that its class adds, and passes all others to its parent. A ``TypedDict`` holds their
+names and types, for type checkers and editors: ``def __init__(self, policy, env, *args, own=1, **kwargs: Unpack[Others])``.
+Their defaults and descriptions are those of the parent. The functions below show them at run time as well, in
 ``inspect.signature`` and ``help``.
 """
 
@@ -15,9 +15,9 @@ from typing import Any, get_args
 
 def full_signature(classes: tuple[type, ...]) -> Signature:
     """
-    :param classes: A class and its parents, in the order in which Python looks for methods
-    :return: All that the constructor takes, without ``self``. What the class adds by name comes last, followed by
-        ``**kwargs`` if they are not those of a ``TypedDict``: then only the constructor itself knows what they may be
+    :param classes: A class and its parents, in the order in which Python looks for methods.
+    :return: All parameters of the constructor, without ``self``. Those that the class adds by name come last, followed by
+        ``**kwargs`` if these are not described by a ``TypedDict``, so that only the constructor knows them.
     """
     position = next(index for index, cls in enumerate(classes) if "__init__" in vars(cls))
     own = list(inspect.signature(classes[position].__init__).parameters.values())[1:]  # type: ignore[misc]
@@ -37,7 +37,7 @@ def full_signature(classes: tuple[type, ...]) -> Signature:
 
 
 class FullSignature:
-    """What ``inspect`` and ``help`` look for as ``__signature__`` of a class: see :func:`full_signature`."""
+    """The attribute ``__signature__`` of a class, which ``inspect`` and ``help`` read: see :func:`full_signature`."""
 
     def __get__(self, instance: Any, owner: type) -> Signature:
         return full_signature(owner.__mro__)
@@ -45,8 +45,9 @@ class FullSignature:
 
 def full_docstring(cls: type) -> str | None:
     """
-    :param cls: A class whose docstring describes the arguments that it adds, and whose parents' docstrings are complete
-    :return: The docstring with the descriptions of all its arguments, in the order of the signature; None if it has none
+    :param cls: A class whose docstring describes the arguments that it adds, and whose parents' docstrings are complete.
+    :return: The docstring with the descriptions of all arguments, in the order of the signature. None if the class has no
+        docstring.
     """
     if cls.__doc__ is None:
         return None
@@ -59,8 +60,8 @@ def full_docstring(cls: type) -> str | None:
 
 def split_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     """
-    :param docstring: Of a class, with its fields (``:param x: ...``) at its end
-    :return: What stands before the fields, and the fields by name (``"param x"``)
+    :param docstring: Docstring of a class, with its fields (``:param x: ...``) at its end.
+    :return: The text before the fields, and the fields by name (``"param x"``).
     """
     text, *fields = re.split(r"^(?=:)", inspect.cleandoc(docstring), flags=re.MULTILINE)
     return text, {field.split(":", 2)[1]: field.rstrip() for field in fields}

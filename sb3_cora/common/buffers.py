@@ -9,11 +9,11 @@ from sb3_cora.common.joint_env import JointSpaces
 
 class JointRolloutBuffer(RolloutBuffer):
     """
-    Rollout buffer of a team: rewards, values and returns are the team's, ``(n_steps, n_envs)``; log-probabilities are
-    the agents', ``(n_steps, n_envs, n_agents)``.
+    Rollout buffer of a team: rewards, values and returns are those of the team, ``(n_steps, n_envs)``; log-probabilities are
+    those of the agents, ``(n_steps, n_envs, n_agents)``.
 
-    Besides the lambda-returns, ``td0_targets`` holds ``r + gamma V(s')`` for each step (paper, equation 1). At a time
-    limit V is the terminal observation's, as ``collect_rollouts`` has added it to the reward.
+    Besides the lambda-returns, ``td0_targets`` holds ``r + gamma V(s')`` for each step (CORA, equation 1). At a time limit
+    ``s'`` is the terminal observation, whose value ``collect_rollouts`` has added to the reward.
     """
 
     td0_targets: np.ndarray
@@ -30,7 +30,7 @@ class JointRolloutBuffer(RolloutBuffer):
 
     @property
     def counted(self) -> np.ndarray:
-        """Which of the returns count in statistics, boolean and of their shape: the team's all do."""
+        """Boolean array of the shape of the returns, which of them count in statistics: all returns of the team."""
         return np.ones(self.returns.shape, dtype=bool)
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
@@ -42,11 +42,12 @@ class JointRolloutBuffer(RolloutBuffer):
 
 class AgentRolloutBuffer(JointRolloutBuffer):
     """
-    Rewards, values, returns and advantages are the agents' own, ``(n_steps, n_envs, n_agents)``. While a rollout is
-    collected and its returns are computed, each agent stands as an environment of its own.
+    Rollout buffer in which rewards, values, returns and advantages are the agents' own, ``(n_steps, n_envs, n_agents)``.
+    While a rollout is collected and its returns are computed, each agent counts as an environment of its own.
 
-    An agent's episode ends with its death: no later reward is its own, whether the environment goes on paying it or brings
-    it back. It acts and earns as long as it is alive in the observation it acts on.
+    An agent's episode ends when it becomes inactive: later rewards do not count in its returns, even if the environment
+    continues to reward it or makes it active again. An agent is rewarded for a step if it is active in the observation that it
+    acts on.
     """
 
     REWARD_ARRAYS = ("rewards", "values", "returns", "advantages", "td0_targets")
@@ -67,15 +68,15 @@ class AgentRolloutBuffer(JointRolloutBuffer):
     ) -> None:
         episode_starts = np.repeat(episode_start, self.n_agents)
         if isinstance(obs, dict) and "agent_mask" in obs:
-            alive = obs["agent_mask"] > 0.5
-            reward = reward * alive
-            # What follows an observation in which an agent is dead is not counted before it, whatever lambda is
-            episode_starts = np.where(alive.flatten(), episode_starts, 1.0)
+            active = obs["agent_mask"] > 0.5
+            reward = reward * active
+            # As the start of an episode, an observation in which the agent is inactive ends the returns before it.
+            episode_starts = np.where(active.flatten(), episode_starts, 1.0)
         super().add(obs, action, reward.flatten(), episode_starts, value, log_prob)
 
     @property
     def counted(self) -> np.ndarray:
-        """Which of the returns count in statistics, boolean and of their shape: those of the living."""
+        """Boolean array of the shape of the returns, which of them count in statistics: those of active agents."""
         if isinstance(self.observations, dict) and "agent_mask" in self.observations:
             return self.observations["agent_mask"] > 0.5
         return super().counted

@@ -1,4 +1,4 @@
-"""Critics: the centralized V(s) and twin Q(s, joint action), and one V of each agent's own observation."""
+"""Critics: the centralized V(s) and twin Q(s, joint action), and a V of each agent's own observation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from sb3_cora.common.networks import AgentNetwork, StackedLayerNorm, StackedLine
 
 class ReturnNormalizer(nn.Module):
     """
-    Running mean and standard deviation of returns, which lets a network predict numbers of order one: the critic's
-    output is multiplied by ``std`` and shifted by ``mean``, and its loss is taken in units of ``std``. Until the first
-    update it changes nothing.
+    Running mean and standard deviation of returns, so that a network can predict numbers of order one: its outputs are
+    multiplied by ``std`` and shifted by ``mean``, and its loss is computed in units of ``std``. Before the first update it is
+    the identity.
 
-    All returns ever seen count alike, as in MAPPO's value normalization, https://arxiv.org/abs/2103.01955, whose
-    forgetting is slower than any training. The statistics are saved with the networks.
+    All returns seen so far have the same weight. The value normalization of MAPPO, https://arxiv.org/abs/2103.01955, forgets
+    old ones, but so slowly that this makes no difference within a training. The statistics are saved with the networks.
 
-    :param n_values: Number of values predicted, each with statistics of its own
+    :param n_values: Number of values predicted, each with statistics of its own.
     """
 
-    # Keeps constant returns from being divided by zero
+    # Prevents a division by zero if returns are constant.
     MIN_STD = 1e-4
 
     mean: th.Tensor
@@ -38,15 +38,15 @@ class ReturnNormalizer(nn.Module):
 
     def forward(self, outputs: th.Tensor) -> th.Tensor:
         """
-        :param outputs: Outputs of a network ``(batch, n_values)``
-        :return: Returns, of the same shape
+        :param outputs: Outputs of a network, ``(batch, n_values)``.
+        :return: The returns that they stand for, of the same shape.
         """
         return th.addcmul(self.mean, outputs, self.std)
 
     def normalize(self, returns: th.Tensor) -> th.Tensor:
         """
-        :param returns: ``(batch, n_values)``
-        :return: Outputs of a network that mean these, of the same shape
+        :param returns: Of shape ``(batch, n_values)``.
+        :return: The outputs of a network that stand for them, of the same shape.
         """
         return (returns - self.mean) / self.std
 
@@ -55,13 +55,13 @@ class ReturnNormalizer(nn.Module):
         """
         Merge the moments of new returns into the running ones (Chan et al., parallel variance).
 
-        :param returns: ``(batch, n_values)``
-        :param counted: Boolean ``(batch, n_values)``, False for returns to leave out; None if all count
+        :param returns: Of shape ``(batch, n_values)``.
+        :param counted: Boolean ``(batch, n_values)``, False for returns to leave out; None if all count.
         """
         weights = th.ones_like(returns) if counted is None else counted.to(returns.dtype)
         n_new = weights.sum(dim=0)
         total = self.count + n_new
-        # Where nothing has been counted yet there is nothing to divide, and mean and deviation stay as they are
+        # Before anything has been counted, mean and standard deviation stay as they are.
         divisor = total.clamp(min=1.0)
         mean = (returns * weights).sum(dim=0) / n_new.clamp(min=1.0)
         difference = mean - self.mean
@@ -73,7 +73,7 @@ class ReturnNormalizer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if f"{prefix}count" in state_dict:
-            # Older models have one count for all values
+            # Models saved by older versions have one count for all values.
             state_dict[f"{prefix}count"] = state_dict[f"{prefix}count"].expand_as(self.count)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -82,10 +82,10 @@ class ValueCritic(nn.Module):
     """
     Centralized state value V(s).
 
-    :param state_dim: Size of the state
-    :param net_arch: Width of each hidden layer
-    :param activation_fn: Activation after each hidden layer
-    :param normalize_features: Whether the state and every hidden layer are layer-normalized
+    :param state_dim: Size of the state.
+    :param net_arch: Width of each hidden layer.
+    :param activation_fn: Activation after each hidden layer.
+    :param normalize_features: Whether the state and every hidden layer are layer-normalized.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ValueCritic(nn.Module):
         latent_dim = net_arch[-1] if len(net_arch) > 0 else state_dim
         self.latent_net = nn.Sequential(*create_mlp(state_dim, 0, list(net_arch), activation_fn))
         if normalize_features:
-            # From the back, so that positions still to come do not move: a linear layer and an activation for each width
+            # Each width has a linear layer and an activation. Inserted from the back, so that earlier positions do not move.
             for index, width in reversed(list(enumerate(net_arch))):
                 self.latent_net.insert(2 * index + 2, nn.LayerNorm(width))
             self.latent_net.insert(0, nn.LayerNorm(state_dim))
@@ -108,15 +108,15 @@ class ValueCritic(nn.Module):
 
     def forward(self, states: th.Tensor) -> th.Tensor:
         """
-        :param states: ``(batch, state_dim)``
-        :return: Discounted return of the team, ``(batch, 1)``
+        :param states: Of shape ``(batch, state_dim)``.
+        :return: Estimated discounted return of the team, ``(batch, 1)``.
         """
         return self.normalizer(self.output_net(self.latent_net(states)))
 
 
 class AgentValueCritic(AgentNetwork):
     """
-    A value of each agent's own observation, the expectation of the agent's own return.
+    A value function for each agent, from its own observation to the expectation of its own return.
 
     The parameters are those of ``AgentNetwork`` without ``output_dim``.
     """
@@ -127,29 +127,29 @@ class AgentValueCritic(AgentNetwork):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
-        :param observations: ``(batch, n_agents, input_dim)``
-        :return: Discounted return of each agent, ``(batch, n_agents)``
+        :param observations: Of shape ``(batch, n_agents, input_dim)``.
+        :return: Estimated discounted return of each agent, ``(batch, n_agents)``.
         """
         return self.normalizer(super().forward(observations).squeeze(2))
 
 
 class QCritic(nn.Module):
     """
-    Several independent critics Q(s, joint action), evaluated as one stack; their minimum is the estimate.
+    Several independent critics Q(s, joint action), evaluated as one stack. Their minimum is the estimate.
 
-    The first layer is linear in the state and in each agent's action, so its pre-activation for any mixture of two
-    joint actions is a sum of one term of the state and one of each agent: ``first_layer`` is split accordingly by
-    ``bind``, and a coalition costs a sum instead of a product.
+    The first layer is linear in the state and in each agent's action, so its pre-activation is a sum of one term for the state
+    and one for each agent. ``bind`` returns these terms, with which the values of many coalitions cost sums instead of matrix
+    products.
 
-    :param state_dim: Size of the state
-    :param n_agents: Number of agents
-    :param action_dim: Size of an agent's action (one-hot if discrete)
-    :param net_arch: Width of each hidden layer, at least one
-    :param activation_fn: Activation after each hidden layer
+    :param state_dim: Size of the state.
+    :param n_agents: Number of agents.
+    :param action_dim: Size of an agent's action (one-hot if discrete).
+    :param net_arch: Width of each hidden layer, at least one.
+    :param activation_fn: Activation after each hidden layer.
     :param normalize_features: Whether the state and every hidden layer are layer-normalized (actions are not: the
-        first layer must stay linear in them)
-    :param n_critics: Number of critics; two is the usual remedy against overestimation
-    :raises ValueError: If ``net_arch`` is empty or ``n_critics`` is not positive
+        first layer must stay linear in them).
+    :param n_critics: Number of critics. Two are the usual remedy against overestimation.
+    :raises ValueError: If ``net_arch`` is empty or ``n_critics`` is not positive.
     """
 
     def __init__(
@@ -183,18 +183,18 @@ class QCritic(nn.Module):
 
     def forward(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
-        :param states: ``(batch, state_dim)``
-        :param actions: ``(batch, n_agents, action_dim)``
-        :return: Each critic's estimate of the discounted return, ``(n_critics, batch)``
+        :param states: Of shape ``(batch, state_dim)``.
+        :param actions: Of shape ``(batch, n_agents, action_dim)``.
+        :return: Each critic's estimate of the discounted return, ``(n_critics, batch)``.
         """
         return self.normalizer(self.outputs(states, actions)).squeeze(2)
 
     def outputs(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
-        :param states: ``(batch, state_dim)``
-        :param actions: ``(batch, n_agents, action_dim)``
+        :param states: Of shape ``(batch, state_dim)``.
+        :param actions: Of shape ``(batch, n_agents, action_dim)``.
         :return: Each critic's estimate in the units of its network, which ``normalizer`` turns into returns,
-            ``(n_critics, batch, 1)``
+            ``(n_critics, batch, 1)``.
         """
         inputs = th.cat((self.state_norm(states), actions.flatten(start_dim=1)), dim=1)
         return self.output_net(self.activation(self.first_layer(inputs.expand(self.n_critics, -1, -1))))
@@ -203,8 +203,8 @@ class QCritic(nn.Module):
         """
         Fix the states, which leaves a function of the joint action.
 
-        :param states: ``(batch, state_dim)``
-        :return: Q(states, .) in the form the credit package evaluates coalitions with
+        :param states: Of shape ``(batch, state_dim)``.
+        :return: Q(states, .) in the form in which coalitions are evaluated.
         """
         return BoundQFunction(self, self.state_norm(states))
 
@@ -214,8 +214,8 @@ class BoundQFunction:
     """
     Q(s, .) at a batch of fixed states, its first layer split into a term of the state and one of each agent's action.
 
-    :param critic: The critics
-    :param states: ``(batch, state_dim)``, normalized if the critic normalizes them
+    :param critic: The critics.
+    :param states: Of shape ``(batch, state_dim)``, normalized if the critic normalizes them.
     """
 
     critic: QCritic
@@ -223,8 +223,8 @@ class BoundQFunction:
 
     def state_terms(self, samples: slice) -> th.Tensor:
         """
-        :param samples: Which samples of the batch
-        :return: Contribution of state and bias to the first layer, ``(n_critics, samples, width)``
+        :param samples: The samples of the batch to evaluate.
+        :return: Contribution of state and bias to the first layer, ``(n_critics, n_samples, width)``.
         """
         layer = self.critic.first_layer
         states = self.states[samples].expand(self.critic.n_critics, -1, -1)
@@ -232,9 +232,9 @@ class BoundQFunction:
 
     def action_terms(self, actions: th.Tensor, samples: slice) -> th.Tensor:
         """
-        :param actions: ``(samples, n_agents, action_dim)``
-        :param samples: Which samples of the batch the actions belong to
-        :return: Contribution of each agent's action to the first layer, ``(n_critics, samples, n_agents, width)``
+        :param actions: Of shape ``(n_samples, n_agents, action_dim)``.
+        :param samples: The samples of the batch that the actions belong to.
+        :return: Contribution of each agent's action to the first layer, ``(n_critics, n_samples, n_agents, width)``.
         """
         critic = self.critic
         weight = critic.first_layer.weight[:, critic.state_dim :]
@@ -243,8 +243,8 @@ class BoundQFunction:
 
     def output(self, preactivations: th.Tensor) -> th.Tensor:
         """
-        :param preactivations: ``(n_critics, rows, width)``
-        :return: Minimum of the critics' estimates, ``(rows,)``
+        :param preactivations: Of shape ``(n_critics, n_rows, width)``.
+        :return: Minimum of the critics' estimates, ``(n_rows,)``.
         """
         critic = self.critic
         return critic.normalizer(critic.output_net(critic.activation(preactivations))).amin(dim=0).squeeze(1)

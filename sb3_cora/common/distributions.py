@@ -5,20 +5,20 @@ from abc import ABC, abstractmethod
 import torch as th
 from torch.distributions import Categorical, Normal
 
-# Finite, so that an agent without any allowed action (a dead one) gives a uniform distribution instead of NaN
+# Finite, so that an agent without any allowed action (an inactive one) has a uniform distribution instead of NaN.
 MASKED_LOGIT = -1e8
-# So far below that such an agent's choice is among the actions it has
+# So far below that such an agent still chooses among the actions that it has.
 ABSENT_LOGIT = 2 * MASKED_LOGIT
 
 
 def autoregressive_noise(previous: th.Tensor, correlation: float) -> th.Tensor:
     """
-    Noise that is correlated in time: the next of a series of standard normal numbers (a first-order autoregressive process,
-    the Ornstein-Uhlenbeck process at equal distances).
+    Noise that is correlated in time: the next element of a series of standard normal numbers, a first-order autoregressive
+    process (an Ornstein-Uhlenbeck process in discrete time).
 
-    :param previous: The last of the series, of any shape, standard normal
-    :param correlation: Of the next with the last, in [0, 1)
-    :return: Of the same shape, standard normal
+    :param previous: The previous element of the series, of any shape, standard normal.
+    :param correlation: Correlation of successive elements, in [0, 1).
+    :return: The next element, of the same shape, standard normal.
     """
     return correlation * previous + (1.0 - correlation**2) ** 0.5 * th.randn_like(previous)
 
@@ -32,34 +32,34 @@ class JointDistribution(ABC):
 
     @abstractmethod
     def sample(self) -> th.Tensor:
-        """:return: Sampled actions, ``(batch, n_agents, action_dim)`` or ``(batch, n_agents)`` if discrete"""
+        """:return: Sampled actions, ``(batch, n_agents, action_dim)``, or ``(batch, n_agents)`` if discrete."""
 
     @abstractmethod
     def sample_n(self, n_samples: int) -> th.Tensor:
         """
-        :param n_samples: Number of samples, independent of each other also where exploration is correlated in time
-        :return: Sampled actions, ``(n_samples, batch, ...)``
+        :param n_samples: Number of samples. They are independent even if exploration is correlated in time.
+        :return: Sampled actions, ``(n_samples, batch, ...)``.
         """
 
     @abstractmethod
     def mode(self) -> th.Tensor:
-        """:return: Most likely actions, in the shape of ``sample()``"""
+        """:return: Most likely actions, in the shape of ``sample()``."""
 
     @abstractmethod
     def log_prob(self, actions: th.Tensor) -> th.Tensor:
         """
-        :param actions: In the shape of ``sample()``
-        :return: Log-probability of each agent's action in nats, ``(batch, n_agents)``
+        :param actions: In the shape of ``sample()``.
+        :return: Log-probability of each agent's action in nats, ``(batch, n_agents)``.
         """
 
     @abstractmethod
     def entropy(self) -> th.Tensor:
-        """:return: Entropy of each agent's distribution in nats, ``(batch, n_agents)``"""
+        """:return: Entropy of each agent's distribution in nats, ``(batch, n_agents)``."""
 
     def get_actions(self, deterministic: bool = False) -> th.Tensor:
         """
-        :param deterministic: Whether to return the mode instead of a sample
-        :return: Actions in the shape of ``sample()``
+        :param deterministic: Whether to return the mode instead of a sample.
+        :return: Actions in the shape of ``sample()``.
         """
         return self.mode() if deterministic else self.sample()
 
@@ -68,10 +68,10 @@ class JointDiagGaussian(JointDistribution):
     """
     Gaussian with diagonal covariance for each agent.
 
-    :param mean: ``(batch, n_agents, action_dim)``, in units of the action
-    :param log_std: Broadcastable to ``mean``
-    :param dimensions: ``(n_agents, action_dim)``, 1 where the agent has that action dimension and 0 where it is
-        padding; padded dimensions are always 0 and count neither in the log-probability nor in the entropy
+    :param mean: Of shape ``(batch, n_agents, action_dim)``, in units of the action.
+    :param log_std: Broadcastable to ``mean``.
+    :param dimensions: Of shape ``(n_agents, action_dim)``, 1 for action dimensions that the agent has and 0 for padding.
+        Padded dimensions are always 0 and do not count in the log-probability and the entropy.
     """
 
     def __init__(self, mean: th.Tensor, log_std: th.Tensor, dimensions: th.Tensor):
@@ -86,8 +86,8 @@ class JointDiagGaussian(JointDistribution):
 
     def sample_with(self, noise: th.Tensor) -> th.Tensor:
         """
-        :param noise: Standard normal numbers, ``(batch, n_agents, action_dim)``
-        :return: The actions that they make, of the same shape
+        :param noise: Standard normal numbers, ``(batch, n_agents, action_dim)``.
+        :return: Actions sampled with this noise, of the same shape.
         """
         return (self.distribution.mean + self.distribution.stddev * noise) * self.dimensions
 
@@ -104,20 +104,20 @@ class JointDiagGaussian(JointDistribution):
 class JointStateDependentGaussian(JointDiagGaussian):
     """
     Generalized state-dependent exploration for each agent: the noise is a linear function of the agent's latent
-    activations, which stays the same until it is drawn anew, so that exploration is smooth in time.
+    activations. The function stays the same until a new one is drawn, so that exploration is smooth in time.
 
     Paper: https://arxiv.org/abs/2005.05719
 
-    :param mean: ``(batch, n_agents, action_dim)``, in units of the action
+    :param mean: Of shape ``(batch, n_agents, action_dim)``, in units of the action.
     :param log_std: Logarithm of the standard deviation of the noise function's weights,
-        ``(n_agents, latent_dim, action_dim)``, or with a first axis of 1 if shared
-    :param dimensions: ``(n_agents, action_dim)``, see ``JointDiagGaussian``
-    :param latent: Activations the noise depends on, ``(batch, n_agents, latent_dim)``; no gradient flows into them
-    :param noise_weights: The noise functions in force, ``(n_envs, n_agents, latent_dim, action_dim)``; where the batch
-        is not one sample for each environment, the first serves all
+        ``(n_agents, latent_dim, action_dim)``, or with a first axis of 1 if shared.
+    :param dimensions: Of shape ``(n_agents, action_dim)``, see ``JointDiagGaussian``.
+    :param latent: Activations that the noise depends on, ``(batch, n_agents, latent_dim)``. No gradient flows into them.
+    :param noise_weights: The current noise functions, ``(n_envs, n_agents, latent_dim, action_dim)``. If the batch does not
+        have one sample for each environment, the first function is used for all samples.
     """
 
-    # Keeps the standard deviation away from zero
+    # Keeps the standard deviation above zero.
     MIN_VARIANCE = 1e-6
 
     def __init__(
@@ -139,11 +139,12 @@ class JointCategorical(JointDistribution):
     """
     Categorical distribution for each agent.
 
-    :param logits: ``(batch, n_agents, n_actions)``, unnormalized
-    :param dimensions: Boolean ``(n_agents, n_actions)``, False where the agent does not have the action: it is never
-        sampled and passes no gradient
-    :param action_mask: ``(batch, n_agents, n_actions)``, 0 where an action is not allowed: likewise, but where an agent is
-        allowed none of its actions (a dead one), all of them are equally likely. None if all are allowed
+    :param logits: Of shape ``(batch, n_agents, n_actions)``, unnormalized.
+    :param dimensions: Boolean ``(n_agents, n_actions)``, False for actions that the agent does not have. They are never
+        sampled and get no gradient.
+    :param action_mask: Of shape ``(batch, n_agents, n_actions)``, 0 for actions that are not allowed, which are not sampled
+        either and get no gradient. If an agent has no allowed action (an inactive one), all its actions are equally likely.
+        None if all actions are allowed.
     """
 
     def __init__(self, logits: th.Tensor, dimensions: th.Tensor, action_mask: th.Tensor | None = None):
@@ -158,7 +159,7 @@ class JointCategorical(JointDistribution):
         return self.distribution.sample((n_samples,))
 
     def probabilities(self) -> th.Tensor:
-        """:return: Probability of each action, ``(batch, n_agents, n_actions)``; 0 where an action is not allowed"""
+        """:return: Probability of each action, ``(batch, n_agents, n_actions)``, 0 for actions that are not allowed."""
         return self.distribution.probs
 
     def mode(self) -> th.Tensor:

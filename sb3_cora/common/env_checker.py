@@ -1,4 +1,4 @@
-"""The conformance check of joint environments."""
+"""A conformance check for joint environments."""
 
 import warnings
 from copy import deepcopy
@@ -21,15 +21,16 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
     """
     Check that an environment has the form and the behavior of a joint environment.
 
-    Random allowed actions are played until the first episode ends, and every observation, mask, reward and flag on the way
-    is checked; ``reset(seed=)`` must be repeatable. On a ``gymnasium.Env`` without action masks SB3's own ``check_env`` runs
-    as well; on a ``VecEnv`` the infos at the end of an episode are checked. Reset the environment before using it further.
+    Random allowed actions are played until the first episode ends, and all observations, masks, rewards and flags are
+    checked. ``reset(seed=)`` must be repeatable. For a ``gymnasium.Env`` without action masks SB3's own ``check_env`` is
+    called too; for a ``VecEnv`` the infos at the end of an episode are checked. Reset the environment before using it
+    further.
 
-    :param env: The environment, or a ``VecEnv`` of such environments
-    :param warn: Whether to warn of what is allowed but probably not meant
-    :param max_steps: Steps after which to stop waiting for the end of an episode
-    :raises TypeError: If ``env`` is no environment, or a space or a value is of a wrong kind
-    :raises ValueError: If a shape, a value or a behavior is wrong
+    :param env: The environment, or a ``VecEnv`` of such environments.
+    :param warn: Whether to warn of what is allowed but probably a mistake.
+    :param max_steps: Number of steps after which the check stops if no episode has ended.
+    :raises TypeError: If ``env`` is not an environment, or a space or a value is of a wrong kind.
+    :raises ValueError: If a shape, a value or a behavior is wrong.
     """
     if not isinstance(env, gym.Env | VecEnv):
         raise TypeError(
@@ -60,7 +61,7 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
 
 
 def _check_single_env(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: int) -> bool:
-    # SB3 plays any action of the space, and an environment with masks may refuse those it does not allow.
+    # check_env plays any action of the space, and environments may refuse actions that their masks do not allow.
     if not joint.has_action_mask:
         try:
             check_env(env, warn=False)
@@ -142,9 +143,10 @@ def _check_observation(observation: Any, observation_space: spaces.Space, joint:
             raise TypeError(f"The observation is a {type(observation)}, but the space is a Dict. Return a dict of arrays.")
         _require(
             observation.keys() == observation_space.spaces.keys(),
-            f"The observation has the keys {sorted(observation)}, its space {sorted(observation_space.spaces)}. Return those.",
+            f"The observation has the keys {sorted(observation)}, its space {sorted(observation_space.spaces)}. Return the "
+            "keys of the space.",
         )
-        # The masks first: what is wrong with them is said better below than by their space.
+        # Masks first, because this gives a clearer message than the check against their space below.
         _check_masks(observation, joint, terminal)
     for key, space in _parts_of_space(observation_space).items():
         part = _parts(observation)[key]
@@ -161,7 +163,7 @@ def _check_masks(observation: dict[str, np.ndarray], joint: JointSpaces, termina
         if key in observation:
             values = np.unique(observation[key])
             _require(bool(np.isin(values, (0, 1)).all()), f"The {key} holds {values}. Return 1 for yes and 0 for no.")
-    # After the end nobody acts, so any mask will do.
+    # After the end no agent acts, so any action mask is valid.
     if not joint.has_action_mask or terminal:
         return
     allowed = observation["action_mask"].astype(bool)
@@ -170,11 +172,11 @@ def _check_masks(observation: dict[str, np.ndarray], joint: JointSpaces, termina
         len(outside) == 0,
         f"The action_mask allows (agent, action) {outside.tolist()}, which the action space does not have. Set them to 0.",
     )
-    alive = observation["agent_mask"].astype(bool) if joint.has_agent_mask else np.ones(joint.n_agents, dtype=bool)
-    stuck = np.flatnonzero(alive & ~allowed.any(axis=1))
+    active = observation["agent_mask"].astype(bool) if joint.has_agent_mask else np.ones(joint.n_agents, dtype=bool)
+    stuck = np.flatnonzero(active & ~allowed.any(axis=1))
     _require(
         len(stuck) == 0,
-        f"The action_mask leaves the agents {stuck.tolist()} no action, and they are alive. Allow one, such as doing nothing.",
+        f"The action_mask allows the active agents {stuck.tolist()} no action. Allow one, such as doing nothing.",
     )
 
 
@@ -185,7 +187,7 @@ def _check_agent_rewards(info: dict[str, Any], reward: float, joint: JointSpaces
     _require(
         agent_rewards.shape == (joint.n_agents,) and bool(np.isfinite(agent_rewards).all()),
         f"info['agent_rewards'] is {agent_rewards} of shape {agent_rewards.shape}. "
-        f"Give one finite reward an agent, shape ({joint.n_agents},).",
+        f"Give one finite reward per agent, shape ({joint.n_agents},).",
     )
     if warn and not np.isclose(reward, [agent_rewards.mean(), agent_rewards.sum()], rtol=1e-4, atol=1e-6).any():
         warnings.warn(
@@ -203,7 +205,7 @@ def _sample(action_space: spaces.Space, observation: Observation, joint: JointSp
 
 
 def _seeded_copy(action_space: spaces.Space) -> spaces.Space:
-    """A copy, so that the check repeats itself and leaves the environment's own random stream alone."""
+    """A seeded copy, so that the check is repeatable and does not change the environment's own random numbers."""
     action_space = deepcopy(action_space)
     action_space.seed(0)
     return action_space

@@ -1,4 +1,4 @@
-"""From whatever a user calls an environment to a ``VecEnv`` of joint environments."""
+"""Make a ``VecEnv`` of joint environments from anything that the algorithms accept as ``env``."""
 
 import importlib
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.vec_frame_stack import check_frame_stacks
 from sb3_cora.common.vec_normalize import leave_masks_alone
 
-# Worlds made of an id where nobody has said how many and they are stepped as one batch: as many as in the paper. Sixteen
-# cost hardly more than one.
+# Default number of environments made from an id if they are stepped as one batch, as in the paper. Sixteen cost hardly more
+# than one.
 DEFAULT_BATCH = 16
 
 
@@ -38,33 +38,35 @@ def make_joint_vec_env(
     **more_env_kwargs: Any,
 ) -> VecEnv:
     """
-    Make a monitored ``VecEnv`` of joint environments, from what the algorithms take as ``env`` or from what makes it.
+    Make a monitored ``VecEnv`` of joint environments, from what the algorithms accept as ``env`` or from a class or function
+    that makes it.
 
-    It is SB3's ``make_vec_env``, arguments included, but for two things. What steps its environments as one batch (VMAS,
-    the games of sb3_cora) is used so, under a ``VecMonitor``; the others are made one by one, each under a ``Monitor``.
-    And arguments of the environment may also be given by name, ``make_joint_vec_env("navigation", n_agents=3)``.
+    It has the arguments and the behavior of SB3's ``make_vec_env``, with two differences. Environments that can be stepped
+    as one batch (VMAS, the games of sb3_cora) are, in a ``VecMonitor``; all others are made one by one, each in a
+    ``Monitor``. And arguments of the environment may also be given by name,
+    ``make_joint_vec_env("navigation", n_agents=3)``.
 
-    Where SB3 expects an environment of its own kind, as ``evaluate_policy`` and ``EvalCallback`` do, give it
-    ``make_joint_vec_env(env)`` of a PettingZoo or VMAS one.
+    Functions of SB3 such as ``evaluate_policy`` and ``EvalCallback`` do not accept environments of PettingZoo and VMAS. Give
+    them ``make_joint_vec_env(env)`` instead.
 
-    :param env_id: An id of the Gymnasium registry, such as ``"give_way"``, if wanted with the module that registers it,
-        ``"module:id"``; a class or function that makes a joint environment, a PettingZoo environment or a VMAS
-        ``Environment`` when called with ``env_kwargs``; or such an environment itself, to which of the arguments below
-        only ``seed`` applies
-    :param n_envs: Number of environments (worlds); a VMAS ``Environment`` has settled that, so leave it out there
-    :param seed: Seed of the first reset
-    :param start_index: Index of the first environment, in the names of monitor files and the seeds of the action spaces
-    :param monitor_dir: Folder of the monitor files, which are written only if it is given
-    :param wrapper_class: A wrapper, or a function that wraps, put around each environment that is made one by one
-    :param env_kwargs: Arguments of the environment; they go before those of the registry
-    :param vec_env_cls: SB3's class to make them one by one in, ``DummyVecEnv`` or ``SubprocVecEnv``, batch or not
-    :param vec_env_kwargs: Arguments of ``vec_env_cls``
-    :param monitor_kwargs: Arguments of the monitor, of which a batch's has ``info_keywords`` only
-    :param wrapper_kwargs: Arguments of ``wrapper_class``
-    :param more_env_kwargs: Further arguments of the environment
-    :return: The environments, under a monitor
-    :raises TypeError: If ``env_id`` is none of these, or an argument of the environment is given twice
-    :raises ValueError: If the id is unknown, its environment is no joint environment, or an argument does not apply
+    :param env_id: An id of the Gymnasium registry, such as ``"give_way"``, or ``"module:id"`` with the module that registers
+        it; a class or function that makes a joint environment, a PettingZoo environment or a VMAS ``Environment`` when called
+        with ``env_kwargs``; or such an environment itself, to which only the argument ``seed`` applies.
+    :param n_envs: Number of environments. Leave it out for a VMAS ``Environment``, whose number of worlds is fixed.
+    :param seed: Seed of the first reset.
+    :param start_index: Index of the first environment, for the names of monitor files and the seeds of the action spaces.
+    :param monitor_dir: Folder of the monitor files. If None, no files are written.
+    :param wrapper_class: A wrapper class or function, applied to each environment that is made one by one.
+    :param env_kwargs: Arguments of the environment. They override those of the registry.
+    :param vec_env_cls: Class, ``DummyVecEnv`` or ``SubprocVecEnv``, in which environments are made one by one even if they
+        could be stepped as one batch.
+    :param vec_env_kwargs: Arguments of ``vec_env_cls``.
+    :param monitor_kwargs: Arguments of the monitor. That of a batch has ``info_keywords`` only.
+    :param wrapper_kwargs: Arguments of ``wrapper_class``.
+    :param more_env_kwargs: Further arguments of the environment.
+    :return: The monitored environments.
+    :raises TypeError: If ``env_id`` is none of these, or an argument of the environment is given twice.
+    :raises ValueError: If the id is unknown, its environment is not a joint environment, or an argument does not apply.
     """
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
     one_by_one: dict[str, Any] = dict(
@@ -80,10 +82,10 @@ def make_joint_vec_env(
     if isinstance(env_id, str):
         spec = _find_spec(env_id)
         batch_class = _batch_class(spec)
-        # The spec and not the id, which the processes of a SubprocVecEnv do not know: they have not imported sb3_cora.
+        # The spec instead of the id, because the processes of a SubprocVecEnv have not imported sb3_cora, which registers it.
         make: Callable[..., gym.Env] = partial(gym.make, spec)
         if batch_class is not None:
-            # As in make_vec_env: pictures are there for whoever asks, without asking for them beforehand.
+            # As in make_vec_env, so that environments can be rendered without asking for it beforehand.
             env_kwargs = {"render_mode": "rgb_array", **env_kwargs}
             if vec_env_cls is None:
                 _check_batch_kwargs(env_kwargs)
@@ -92,7 +94,7 @@ def make_joint_vec_env(
     elif callable(env_id):
         make = partial(_make_one, env_id)
         if vec_env_cls is None:
-            # Only what it makes says whether that is a batch. SubprocVecEnv leaves the making to its processes.
+            # Only a made environment shows whether it is a batch. With SubprocVecEnv, environments are made in its processes.
             first = _as_joint(env_id(**env_kwargs))
             if isinstance(first, VecEnv):
                 batch = first
@@ -119,17 +121,17 @@ def make_joint_vec_env(
 
 def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n_envs: int | None = None) -> VecEnv:
     """
-    Wrap what a user gives as ``env`` into a ``VecEnv`` of joint environments.
+    Wrap anything that the algorithms accept as ``env`` into a ``VecEnv`` of joint environments.
 
     :param env: A registered id, a joint ``gymnasium.Env``, a ``VecEnv`` of them, a ``vmas`` ``Environment``, or a
-        PettingZoo ``ParallelEnv`` or ``AECEnv``
-    :param verbose: 1 to tell which wrappers are used
-    :param monitor_wrapper: Whether to wrap into a ``Monitor`` (``VecMonitor`` for a batch) what is wrapped here
-    :param n_envs: Number of environments to make of a registered id; the others come as they are. If ``None``, 16 where
-        the suite steps its environments as one batch, else 1
-    :return: The ``VecEnv``, which is ``env`` itself if it was one
-    :raises TypeError: If ``env`` is none of these
-    :raises ValueError: If ``env`` is an environment and no joint one, or its id is unknown
+        PettingZoo ``ParallelEnv`` or ``AECEnv``.
+    :param verbose: Verbosity level: 1 to print which wrappers are used.
+    :param monitor_wrapper: Whether to add a ``Monitor`` (a ``VecMonitor`` for a batch). A ``VecEnv`` does not get one.
+    :param n_envs: Number of environments to make from a registered id, by default 16 if they are stepped as one batch,
+        otherwise 1. Has no effect on environments that are already made.
+    :return: The ``VecEnv``, which is ``env`` itself if it is one.
+    :raises TypeError: If ``env`` is none of these.
+    :raises ValueError: If ``env`` is not a joint environment, or its id is unknown.
     """
     if isinstance(env, str):
         if n_envs is None:
@@ -149,18 +151,18 @@ def as_joint_vec_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True, n
 
 def registered_ids() -> list[str]:
     """
-    :return: The ids of sb3_cora's own environments in the Gymnasium registry, sorted
+    :return: The ids of sb3_cora's own environments in the Gymnasium registry, sorted.
     """
     return sorted(env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("sb3_cora."))
 
 
 def is_batched(env_id: str) -> bool:
     """
-    Whether a suite steps all worlds of an environment at once.
+    Whether environments of an id are stepped as one batch.
 
-    :param env_id: An id of the Gymnasium registry
-    :return: True if the environment comes with a ``VecEnv`` of its own
-    :raises ValueError: If the id is unknown
+    :param env_id: An id of the Gymnasium registry.
+    :return: True if the environment comes with a ``VecEnv`` of its own.
+    :raises ValueError: If the id is unknown.
     """
     return _batch_class(_find_spec(env_id)) is not None
 
@@ -187,7 +189,7 @@ def _find_spec(env_id: str) -> gym.envs.registration.EnvSpec:
 
 
 def _batch_class(spec: gym.envs.registration.EnvSpec) -> Callable[..., Any] | None:
-    """The suite's own ``VecEnv``; ``None`` where it has no vector environment, or one that is none of SB3's."""
+    """The ``VecEnv`` of the suite, ``None`` if it has no vector environment or not one of SB3's kind."""
     if not isinstance(spec.vector_entry_point, str):
         return None
     batch_class = load_env_creator(spec.vector_entry_point)
@@ -195,16 +197,16 @@ def _batch_class(spec: gym.envs.registration.EnvSpec) -> Callable[..., Any] | No
 
 
 def _brief_list(ids: list[str]) -> str:
-    """The ids, those with a namespace (``"vmas/..."``, some forty) as one entry each namespace."""
+    """The ids for a message, with one entry (``"vmas/..."``) for all ids of a namespace."""
     namespaces = sorted({env_id.split("/")[0] for env_id in ids if "/" in env_id})
     return ", ".join([env_id for env_id in ids if "/" not in env_id] + [f"{namespace}/..." for namespace in namespaces])
 
 
 def _as_joint(env: Any) -> gym.Env | VecEnv:
     """
-    :param env: An environment of Gymnasium, SB3 or a suite
-    :return: The joint environment, or ``VecEnv`` of them, made of it, or it itself
-    :raises TypeError: If it is no environment
+    :param env: An environment of Gymnasium, SB3 or a suite.
+    :return: The joint environment, or ``VecEnv`` of them, made from it; ``env`` itself if it is one already.
+    :raises TypeError: If it is not an environment.
     """
     adapted = adapt(env)
     if isinstance(adapted, VecEnv | gym.Env):
@@ -212,36 +214,36 @@ def _as_joint(env: Any) -> gym.Env | VecEnv:
     raise TypeError(
         f"env is {env!r} of type {type(env).__module__}.{type(env).__qualname__}. Give a joint gymnasium.Env, a VecEnv "
         f"of them, {', '.join(adapter.name for adapter in registered_adapters())}, or a registered id: "
-        f"{_brief_list(registered_ids())}. Of a class or function that makes such an environment, "
-        "sb3_cora.make_joint_vec_env(class_or_function, n_envs=...) makes a VecEnv."
+        f"{_brief_list(registered_ids())}. For a class or function that makes such an environment, give "
+        "sb3_cora.make_joint_vec_env(class_or_function, n_envs=...)."
     )
 
 
 def _make_one(make: Callable[..., Any], **env_kwargs: Any) -> gym.Env:
     """
-    :param make: A class or function that makes an environment
-    :param env_kwargs: Its arguments
-    :return: The joint environment of what it makes
-    :raises ValueError: If that is a batch, several worlds or not
+    :param make: A class or function that makes an environment.
+    :param env_kwargs: Its arguments.
+    :return: The joint environment made from what it returns.
+    :raises ValueError: If it makes a batch, even of a single world.
     """
     env = _as_joint(make(**env_kwargs))
     if isinstance(env, VecEnv):
         raise ValueError(
             f"{make!r} makes a batch of {env.num_envs} worlds, which vec_env_cls cannot hold one by one. Leave vec_env_cls "
-            "out: the batch is stepped as one."
+            "out, so that they are stepped as one batch."
         )
     return env
 
 
 def _with_first(first: gym.Env, make: Callable[..., gym.Env]) -> Callable[..., gym.Env]:
-    """What gives ``first`` on the first call and makes environments afterwards."""
+    """A function that returns ``first`` on the first call and makes environments afterwards."""
     waiting = [first]
     return lambda **env_kwargs: waiting.pop() if waiting else make(**env_kwargs)
 
 
 def _merge_env_kwargs(env_kwargs: dict[str, Any], more_env_kwargs: dict[str, Any]) -> dict[str, Any]:
     """
-    :raises TypeError: If an argument is in both
+    :raises TypeError: If an argument is in both.
     """
     twice = sorted(set(env_kwargs) & set(more_env_kwargs))
     if twice:
@@ -254,7 +256,7 @@ def _merge_env_kwargs(env_kwargs: dict[str, Any], more_env_kwargs: dict[str, Any
 
 def _check_batch_kwargs(env_kwargs: dict[str, Any]) -> None:
     """
-    :raises TypeError: If arguments of the environment are those that ``make_joint_vec_env`` gives to a batch
+    :raises TypeError: If an argument of the environment is one that ``make_joint_vec_env`` gives to a batch.
     """
     for name, argument in (("num_envs", "n_envs"), ("seed", "seed")):
         if name in env_kwargs:
@@ -273,7 +275,7 @@ def _check_batch_arguments(
     monitor_kwargs: dict[str, Any] | None,
 ) -> None:
     """
-    :raises ValueError: If an argument makes no sense for environments that are stepped as one batch
+    :raises ValueError: If an argument does not apply to environments that are stepped as one batch.
     """
     if n_envs not in (1, batch.num_envs):
         raise ValueError(
@@ -285,19 +287,19 @@ def _check_batch_arguments(
     if single:
         raise ValueError(
             f"{', '.join(single)}: this is for single environments, but {env_id!r} steps all its worlds as one batch. "
-            + ("Pass vec_env_cls=DummyVecEnv to have them made one by one, or wrap" if isinstance(env_id, str) else "Wrap")
-            + " the VecEnv that you get without."
+            + ("Pass vec_env_cls=DummyVecEnv to make them one by one, or wrap" if isinstance(env_id, str) else "Wrap")
+            + " the VecEnv that is returned without it."
         )
 
 
 def _wrap_made(env: Any, n_envs: int, seed: int | None, **settled: Any) -> VecEnv:
     """
-    :param env: An environment that is already made
-    :param n_envs: As many as it has, or 1
-    :param seed: Seed of the next reset
-    :param settled: Arguments that only say something of an environment yet to be made
-    :return: The ``VecEnv`` of it
-    :raises ValueError: If something is said to it nevertheless
+    :param env: An environment that is already made.
+    :param n_envs: The number of environments that it has, or 1.
+    :param seed: Seed of the next reset.
+    :param settled: Arguments that only apply to environments that are yet to be made.
+    :return: The environment as a ``VecEnv``.
+    :raises ValueError: If one of these arguments is given.
     """
     vec_env = as_joint_vec_env(env)
     said = [f"{name}={value!r}" for name, value in settled.items() if value]

@@ -1,4 +1,4 @@
-"""The form of a joint environment: spaces with an agent axis, padding of unequal agents, the team reward."""
+"""The form of a joint environment: spaces with an agent axis, padding of unequal agents, the team's reward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,18 +22,18 @@ JOINT_FORM = (
 @dataclass(frozen=True)
 class JointSpaces:
     """
-    What an algorithm needs to know about a joint environment, read off its two spaces.
+    What an algorithm needs to know about a joint environment, derived from its two spaces.
 
-    :param n_agents: Number of agents
-    :param obs_dim: Length of each agent's (padded) observation
-    :param state_dim: Length of the Dict observation's ``"state"``; without one, of the concatenated observations
-    :param has_state: Whether observations carry a ``"state"``
-    :param has_action_mask: Whether observations carry an ``"action_mask"``, ``(n_agents, action_dim)``, 1 = allowed
-    :param has_agent_mask: Whether observations carry an ``"agent_mask"``, ``(n_agents,)``, 1 = alive
-    :param discrete: Whether actions are indices (``MultiDiscrete``) and not vectors (``Box``)
-    :param action_dim: Length of each agent's (padded) action vector, or the largest number of discrete actions of an agent
-    :param action_mask: ``(n_agents, action_dim)`` of bool, true for the action dimensions (``Box``) or action
-        indices (``MultiDiscrete``) an agent really has, false for the padding
+    :param n_agents: Number of agents.
+    :param obs_dim: Length of each agent's (padded) observation.
+    :param state_dim: Length of the Dict observation's ``"state"``; without one, of the concatenated observations.
+    :param has_state: Whether observations carry a ``"state"``.
+    :param has_action_mask: Whether observations carry an ``"action_mask"``, ``(n_agents, action_dim)``, 1 = allowed.
+    :param has_agent_mask: Whether observations carry an ``"agent_mask"``, ``(n_agents,)``, 1 = active.
+    :param discrete: Whether actions are indices (``MultiDiscrete``) instead of vectors (``Box``).
+    :param action_dim: Length of each agent's (padded) action vector, or the largest number of discrete actions of an agent.
+    :param action_mask: Of shape ``(n_agents, action_dim)`` of bool, true for the action dimensions (``Box``) or action
+        indices (``MultiDiscrete``) that an agent has, false for padding.
     """
 
     n_agents: int
@@ -44,19 +44,21 @@ class JointSpaces:
     has_agent_mask: bool
     discrete: bool
     action_dim: int
-    # An array has no single truth value, so it takes no part in ==; the other fields and the spaces decide.
+    # Not compared, because an array has no single truth value; the other fields nearly determine it.
     action_mask: np.ndarray = field(compare=False)
 
     @classmethod
     def from_spaces(cls, observation_space: spaces.Space, action_space: spaces.Space) -> "JointSpaces":
         """
-        Read the joint form off two spaces.
+        Derive the joint form from two spaces.
 
-        :param observation_space: ``Box(n_agents, obs_dim)`` or a ``Dict`` with that ``Box`` under ``"observation"``
-        :param action_space: ``Box(n_agents, act_dim)``, bounds may be infinite, or ``MultiDiscrete`` with one entry an agent
-        :return: The numbers and flags of the joint environment
-        :raises TypeError: If a space is of a kind that no joint environment has
-        :raises ValueError: If the kinds are right and the shapes are not
+        :param observation_space: Joint observation space, ``Box(n_agents, obs_dim)`` or a ``Dict`` with that ``Box`` under
+            ``"observation"``.
+        :param action_space: Joint action space, ``Box(n_agents, act_dim)``, whose bounds may be infinite, or ``MultiDiscrete``
+            with one entry per agent.
+        :return: The numbers and flags of the joint environment.
+        :raises TypeError: If a space is of the wrong kind.
+        :raises ValueError: If a space is of the right kind, but not of the right shape.
         """
         parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"observation": observation_space}
         n_agents, obs_dim = _observation_shape(observation_space, parts)
@@ -164,11 +166,11 @@ def _check_optional_parts(parts: dict[str, spaces.Space], n_agents: int, action_
 
 def check_joint_observation(observation: Any, observation_space: spaces.Space) -> None:
     """
-    Refuse the observations of a suite's own API, which are by agent where joint ones have an agent axis.
+    Refuse the observations of a suite's own API, which are lists or dicts by agent instead of arrays with an agent axis.
 
-    :param observation: What should be a joint observation, or a batch of them
-    :param observation_space: Joint observation space
-    :raises ValueError: If it is a list of tensors, or a dict of parts that the space does not have
+    :param observation: The joint observation to check, or a batch of them.
+    :param observation_space: Joint observation space.
+    :raises ValueError: If it is a list of tensors, or a dict of parts that the space does not have.
     """
     keys = set(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else set()
     if isinstance(observation, dict):
@@ -193,9 +195,9 @@ def joint_observation_space(observation_spaces: Sequence[spaces.Space]) -> space
     Each agent's space is flattened (``gymnasium.spaces.flatten_space``) and padded to the longest; the padding has
     ``low == high == 0``, so that the space itself says which entries are real.
 
-    :param observation_spaces: One space an agent, in the order of the agents
-    :return: ``Box(n_agents, obs_dim)`` of float32
-    :raises TypeError: If an agent's space has no flat form of fixed length
+    :param observation_spaces: One space per agent, in the order of the agents.
+    :return: The joint space, ``Box(n_agents, obs_dim)`` of float32.
+    :raises TypeError: If an agent's space has no flat form of fixed length.
     """
     boxes = []
     for agent, space in enumerate(observation_spaces):
@@ -212,10 +214,10 @@ def joint_action_space(action_spaces: Sequence[spaces.Space]) -> spaces.Box | sp
     """
     One action space with an agent axis for agents that may act in unequal spaces.
 
-    :param action_spaces: One space an agent, in the order of the agents: all one-dimensional ``Box`` or all ``Discrete``
-    :return: ``Box(n_agents, act_dim)`` of float32 whose padded dimensions have ``low == high == 0``,
-        or ``MultiDiscrete([k_1, .., k_n])``, whose indices count from 0 whatever an agent's ``Discrete.start`` is
-    :raises TypeError: If the agents' spaces are of different kinds, or of a kind that is neither
+    :param action_spaces: One space per agent, in the order of the agents: all one-dimensional ``Box`` or all ``Discrete``.
+    :return: The joint space, ``Box(n_agents, act_dim)`` of float32 whose padded dimensions have ``low == high == 0``,
+        or ``MultiDiscrete([k_1, .., k_n])``, whose indices count from 0 whatever an agent's ``Discrete.start`` is.
+    :raises TypeError: If the agents' spaces are of different kinds, or neither ``Box`` nor ``Discrete``.
     """
     choices = [space for space in action_spaces if isinstance(space, spaces.Discrete)]
     if len(choices) == len(action_spaces):
@@ -227,16 +229,16 @@ def joint_action_space(action_spaces: Sequence[spaces.Space]) -> spaces.Box | sp
         return spaces.Box(low, high, dtype=np.float32)
     raise TypeError(
         f"The agents act in {list(action_spaces)}. The actions of a team must be all Discrete or all Box with one "
-        "dimension: flatten or discretise those that differ."
+        "dimension: flatten or discretize those that differ."
     )
 
 
 def pad_observations(observations: Sequence[np.ndarray]) -> np.ndarray:
     """
-    Stack one vector an agent into rows, filling the shorter ones with zeros.
+    Stack one vector per agent into rows, padding the shorter ones with zeros.
 
-    :param observations: ``n_agents`` arrays of shape ``(d_i,)``, lengths may differ
-    :return: ``(n_agents, max d_i)`` of float32
+    :param observations: One array per agent, of shape ``(d_i,)``, whose lengths may differ.
+    :return: Of shape ``(n_agents, max d_i)`` of float32.
     """
     padded = np.zeros((len(observations), max(len(observation) for observation in observations)), dtype=np.float32)
     for row, observation in zip(padded, observations, strict=True):
@@ -246,8 +248,8 @@ def pad_observations(observations: Sequence[np.ndarray]) -> np.ndarray:
 
 def check_team_reward(team_reward: str) -> None:
     """
-    :param team_reward: How the agents' rewards become the team's
-    :raises ValueError: If it is neither ``"mean"`` nor ``"sum"``
+    :param team_reward: How the agents' rewards become the team's.
+    :raises ValueError: If it is neither ``"mean"`` nor ``"sum"``.
     """
     if team_reward not in ("mean", "sum"):
         raise ValueError(f"team_reward={team_reward!r} is unknown: use 'mean' or 'sum' of the agents' rewards.")
@@ -257,8 +259,8 @@ def reduce_rewards(agent_rewards: np.ndarray, team_reward: str) -> np.ndarray:
     """
     The team's reward from the agents'.
 
-    :param agent_rewards: ``(..., n_agents)``
-    :param team_reward: ``"mean"`` or ``"sum"`` over the agents
-    :return: ``(...)``
+    :param agent_rewards: Of shape ``(..., n_agents)``.
+    :param team_reward: Whether to take the ``"mean"`` or the ``"sum"`` over the agents.
+    :return: Of shape ``(...)``.
     """
     return agent_rewards.mean(axis=-1) if team_reward == "mean" else agent_rewards.sum(axis=-1)

@@ -1,4 +1,4 @@
-"""Stacks of equal-shaped networks (one per agent, or one per critic) evaluated as one batched product."""
+"""Stacks of networks of equal shape (one per agent, or one per critic), evaluated by batched matrix products."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -15,9 +15,9 @@ class StackedLinear(nn.Module):
     """
     ``n_members`` linear layers of equal shape, applied to ``n_members`` batches with a single batched matrix product.
 
-    :param n_members: Number of layers in the stack (agents or critics)
-    :param in_features: Size of each input
-    :param out_features: Size of each output
+    :param n_members: Number of layers in the stack (agents or critics).
+    :param in_features: Size of each input.
+    :param out_features: Size of each output.
     """
 
     def __init__(self, n_members: int, in_features: int, out_features: int):
@@ -27,15 +27,15 @@ class StackedLinear(nn.Module):
         self.out_features = out_features
         self.weight = nn.Parameter(th.empty(n_members, in_features, out_features))
         self.bias = nn.Parameter(th.empty(n_members, 1, out_features))
-        # The initialization of nn.Linear: uniform within 1 / sqrt(in_features)
+        # As nn.Linear: uniform within 1 / sqrt(in_features).
         bound = in_features**-0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """
-        :param inputs: ``(n_members, batch, in_features)``
-        :return: ``(n_members, batch, out_features)``
+        :param inputs: Of shape ``(n_members, batch, in_features)``.
+        :return: Of shape ``(n_members, batch, out_features)``.
         """
         return th.baddbmm(self.bias, inputs, self.weight)
 
@@ -45,11 +45,11 @@ class StackedLinear(nn.Module):
 
 class StackedLayerNorm(nn.Module):
     """
-    ``n_members`` layer normalizations of equal size: each sample's features to mean 0 and variance 1, then scaled and
-    shifted by learned numbers of the member's own.
+    ``n_members`` layer normalizations of equal size: each sample's features are normalized to mean 0 and variance 1, then
+    scaled and shifted by learned numbers that each normalization has of its own.
 
-    :param n_members: Number of normalizations in the stack (agents or critics)
-    :param n_features: Number of features
+    :param n_members: Number of normalizations in the stack (agents or critics).
+    :param n_features: Number of features.
     """
 
     def __init__(self, n_members: int, n_features: int):
@@ -60,8 +60,8 @@ class StackedLayerNorm(nn.Module):
 
     def forward(self, inputs: th.Tensor) -> th.Tensor:
         """
-        :param inputs: ``(n_members, batch, n_features)``
-        :return: Of the same shape
+        :param inputs: Of shape ``(n_members, batch, n_features)``.
+        :return: Of the same shape.
         """
         return th.addcmul(self.bias, nn.functional.layer_norm(inputs, (self.n_features,)), self.weight)
 
@@ -77,13 +77,13 @@ def create_stacked_mlp(
     """
     Counterpart of Stable-Baselines3's ``create_mlp`` for a stack of networks.
 
-    :param n_members: Number of networks in the stack
-    :param input_dim: Size of each input
-    :param output_dim: Size of each output; 0 stops after the last hidden layer
-    :param net_arch: Width of each hidden layer
-    :param activation_fn: Activation after each hidden layer
-    :param normalize_hidden: Whether a layer normalization follows each activation
-    :return: A module from ``(n_members, batch, input_dim)`` to ``(n_members, batch, output_dim)``
+    :param n_members: Number of networks in the stack.
+    :param input_dim: Size of each input.
+    :param output_dim: Size of each output. If 0, the networks end with the last hidden layer.
+    :param net_arch: Width of each hidden layer.
+    :param activation_fn: Activation after each hidden layer.
+    :param normalize_hidden: Whether a layer normalization follows each activation.
+    :return: A module from ``(n_members, batch, input_dim)`` to ``(n_members, batch, output_dim)``.
     """
     modules: list[nn.Module] = []
     for width in net_arch:
@@ -98,15 +98,15 @@ def create_stacked_mlp(
 
 def init_orthogonal(module: nn.Module, gain: float) -> None:
     """
-    Orthogonal weights and zero biases for every linear layer of a module, member by member in a stack.
+    Orthogonal weights and zero biases for every linear layer of a module, for each network of a stack separately.
 
-    :param module: Module whose layers are initialized in place
-    :param gain: Scale of the orthogonal matrices
+    :param module: Module whose layers are initialized in place.
+    :param gain: Scale of the orthogonal matrices.
     """
     for layer in module.modules():
         if isinstance(layer, StackedLinear):
             for weight in layer.weight.data:
-                # Stored transposed with regard to nn.Linear
+                # StackedLinear stores the transpose of the weights of nn.Linear.
                 nn.init.orthogonal_(weight.T, gain=gain)
             layer.bias.data.fill_(0.0)
         elif isinstance(layer, nn.Linear):
@@ -116,10 +116,10 @@ def init_orthogonal(module: nn.Module, gain: float) -> None:
 
 class StackParameters(NamedTuple):
     """
-    The parameters of a stack of networks, by whose they are.
+    The parameters of a stack of networks.
 
-    :param stacked: Those with a first axis of members
-    :param own: For each member, tensors that are its alone; the members are as many
+    :param stacked: Tensors with the parameters of all networks, along the first axis.
+    :param own: One list per network, of tensors that belong to it alone.
     """
 
     stacked: list[nn.Parameter]
@@ -131,18 +131,20 @@ class StackParameters(NamedTuple):
         return len(self.own)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """:return: All of them"""
+        """:return: All parameters."""
         return chain(self.stacked, *self.own)
 
 
 def clip_grad_norm_of_members_(stack: StackParameters, max_norm: float, parts: th.Tensor) -> th.Tensor:
     """
-    Clip the gradient of each network of a stack by the norm of its own, as ``clip_grad_norm_`` does for one network.
+    Clip the gradient of each network of a stack by its own norm, as ``clip_grad_norm_`` does for one network.
 
-    :param stack: Parameters of the stack; those without a gradient are left out
-    :param max_norm: The largest norm that the gradient of a member's loss keeps
-    :param parts: How much of the loss is the member's, ``(n_members,)``: its gradient is that much of its loss's gradient
-    :return: The norms of the gradients of the members' losses before clipping, ``(n_members,)``; empty if there is no gradient
+    :param stack: Parameters of the stack. Those without a gradient are left out.
+    :param max_norm: The maximum norm of the gradient of each network's loss.
+    :param parts: The weight of each network's loss in the total loss, ``(n_members,)``. Its gradient is that of its own loss
+        times this weight.
+    :return: The norms of the gradients of the networks' own losses before clipping, ``(n_members,)``; empty if there is no
+        gradient.
     """
     gradients = [parameter.grad for parameter in stack.stacked if parameter.grad is not None]
     own_gradients = [[parameter.grad for parameter in own if parameter.grad is not None] for own in stack.own]
@@ -154,7 +156,7 @@ def clip_grad_norm_of_members_(stack: StackParameters, max_norm: float, parts: t
     for member, own in enumerate(own_gradients):
         for gradient in own:
             squares[member] += gradient.square().sum()
-    # A member without a part has no gradient either
+    # A network of weight 0 has no gradient either.
     norms = squares.sqrt() / parts.where(parts > 0, 1.0)
     coefficients = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -167,21 +169,21 @@ def clip_grad_norm_of_members_(stack: StackParameters, max_norm: float, parts: t
 
 class AgentNetwork(nn.Module):
     """
-    One multi-layer perceptron per agent, or a single one for all that is told which agent it serves.
+    One multi-layer perceptron per agent, or a single one for all agents that is given the agent's index.
 
     Without shared parameters the agents' networks are evaluated together, as batched products over the agent axis.
     With shared parameters a one-hot agent identifier is appended to each observation, so that agents with equal
     observations may still act differently.
 
-    :param n_agents: Number of agents
-    :param input_dim: Size of an agent's observation
-    :param output_dim: Size of an agent's output
-    :param net_arch: Width of each hidden layer
-    :param activation_fn: Activation after each hidden layer
-    :param share_parameters: Whether all agents use the same weights
-    :param normalize_features: Whether the input and every hidden layer are layer-normalized
-    :param make_features_extractor: Makes what stands in front of a network, a module of the user's from observations
-        ``(batch, input_dim)`` to features ``(batch, features_dim)``; None for nothing
+    :param n_agents: Number of agents.
+    :param input_dim: Size of an agent's observation.
+    :param output_dim: Size of an agent's output.
+    :param net_arch: Width of each hidden layer.
+    :param activation_fn: Activation after each hidden layer.
+    :param share_parameters: Whether all agents use the same weights.
+    :param normalize_features: Whether the input and every hidden layer are layer-normalized.
+    :param make_features_extractor: Makes the features extractor of a network, a module from observations
+        ``(batch, input_dim)`` to features ``(batch, features_dim)``. None for no features extractor.
     """
 
     identifiers: th.Tensor
@@ -201,7 +203,7 @@ class AgentNetwork(nn.Module):
         self.n_agents = n_agents
         self.share_parameters = share_parameters
         n_members = 1 if share_parameters else n_agents
-        # One module a member, because nobody knows how to stack what a user has written
+        # One module per network, because arbitrary modules cannot be stacked.
         self.features_extractors: nn.ModuleList | None = None
         if make_features_extractor is not None:
             extractors = [make_features_extractor() for _ in range(n_members)]
@@ -218,17 +220,17 @@ class AgentNetwork(nn.Module):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
-        :param observations: ``(batch, n_agents, input_dim)``
-        :return: ``(batch, n_agents, output_dim)``
+        :param observations: Of shape ``(batch, n_agents, input_dim)``.
+        :return: Of shape ``(batch, n_agents, output_dim)``.
         """
         return self.forward_with_latent(observations)[0]
 
     def forward_with_latent(self, observations: th.Tensor, agents: slice = ALL_AGENTS) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param observations: ``(batch, n_agents, input_dim)``
-        :param agents: The agents whose outputs are wanted
+        :param observations: Of shape ``(batch, n_agents, input_dim)``.
+        :param agents: The agents whose outputs are wanted.
         :return: Outputs ``(batch, n_selected, output_dim)`` and the activations of the last hidden layer
-            ``(batch, n_selected, latent_dim)``
+            ``(batch, n_selected, latent_dim)``.
         """
         if self.share_parameters:
             observations = observations[:, agents]
@@ -243,8 +245,8 @@ class AgentNetwork(nn.Module):
 
     def _extract_features(self, observations: th.Tensor) -> th.Tensor:
         """
-        :param observations: ``(n_members, batch, input_dim)``
-        :return: ``(n_members, batch, features_dim)``
+        :param observations: Of shape ``(n_members, batch, input_dim)``.
+        :return: Of shape ``(n_members, batch, features_dim)``.
         """
         if self.features_extractors is None:
             return observations
@@ -252,7 +254,7 @@ class AgentNetwork(nn.Module):
 
     def stack_parameters(self) -> StackParameters:
         """
-        :return: The parameters, by whose they are
+        :return: The parameters, by network.
         """
         stacked = [*self.latent_net.parameters(), *self.output_net.parameters()]
         if self.features_extractors is None:
@@ -262,15 +264,15 @@ class AgentNetwork(nn.Module):
 
 class SeparateAgentNetworks(nn.Module):
     """
-    One multi-layer perceptron per agent whose parameters are tensors of their own, so that an optimizer can step one
-    agent's and leave the others' weights and moments untouched; a stack's tensors hold all agents at once.
+    One multi-layer perceptron per agent, each with parameter tensors of its own, so that an optimizer can update one agent and
+    leave the weights and moments of the others untouched. (The tensors of a stack hold the parameters of all agents.)
 
-    :param n_agents: Number of agents
-    :param input_dim: Size of an agent's observation
-    :param output_dim: Size of an agent's output
-    :param net_arch: Width of each hidden layer
-    :param activation_fn: Activation after each hidden layer
-    :param kwargs: Further arguments of ``AgentNetwork``
+    :param n_agents: Number of agents.
+    :param input_dim: Size of an agent's observation.
+    :param output_dim: Size of an agent's output.
+    :param net_arch: Width of each hidden layer.
+    :param activation_fn: Activation after each hidden layer.
+    :param kwargs: Further arguments of ``AgentNetwork``.
     """
 
     def __init__(
@@ -289,10 +291,10 @@ class SeparateAgentNetworks(nn.Module):
 
     def forward_with_latent(self, observations: th.Tensor, agents: slice = ALL_AGENTS) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param observations: ``(batch, n_agents, input_dim)``
-        :param agents: The agents whose outputs are wanted; only their networks are evaluated
+        :param observations: Of shape ``(batch, n_agents, input_dim)``.
+        :param agents: The agents whose outputs are wanted; only their networks are evaluated.
         :return: Outputs ``(batch, n_selected, output_dim)`` and the activations of the last hidden layer
-            ``(batch, n_selected, latent_dim)``
+            ``(batch, n_selected, latent_dim)``.
         """
         selected = range(len(self.networks))[agents]
         outputs, latents = [], []

@@ -1,4 +1,4 @@
-"""The one PPO of the project, over joint environments; an algorithm is a constructor and a hook on it."""
+"""PPO for joint environments, from which each algorithm is derived by a constructor and a hook."""
 
 import warnings
 from collections import defaultdict
@@ -31,11 +31,11 @@ SelfCooperativeAlgorithm = TypeVar("SelfCooperativeAlgorithm", bound="Cooperativ
 
 class Turn(NamedTuple):
     """
-    Agents that are updated together.
+    One turn in the sequence of updates: the agents that are updated together.
 
-    :param agents: Which ones
-    :param with_value_function: Whether the value function is updated in the same epochs
-    :param factor: What their credits are multiplied by at each sample of the rollout, ``(n_samples, 1)``; None for 1
+    :param agents: The agents.
+    :param with_value_function: Whether the value function is updated in the same epochs.
+    :param factor: Factor of their credits at each sample of the rollout, ``(n_samples, 1)``; None for 1.
     """
 
     agents: slice
@@ -45,14 +45,14 @@ class Turn(NamedTuple):
 
 def algorithm_name(algorithm: type) -> str:
     """
-    :param algorithm: Class of a model
-    :return: Which algorithm of this package it is; classes that users derive from one are that one too
+    :param algorithm: Class of a model.
+    :return: Name of the algorithm of this package that it is, or from which it is derived outside of the package.
     """
     return next(parent.__name__ for parent in algorithm.__mro__ if parent.__module__.startswith("sb3_cora."))
 
 
 class OnPolicyArguments(TypedDict, total=False):
-    """Arguments of :class:`CooperativeOnPolicyAlgorithm`, for the constructors of algorithms that hand them on."""
+    """Arguments of :class:`CooperativeOnPolicyAlgorithm`, for the constructors of algorithms that pass them on."""
 
     learning_rate: float | Schedule
     n_steps: int
@@ -90,7 +90,7 @@ class OnPolicyArguments(TypedDict, total=False):
 
 
 class OnPolicyArgumentsWithEta(OnPolicyArguments, total=False):
-    """Those of algorithms that have no default of their own for ``eta``."""
+    """The same with ``eta``, for algorithms that have no default of their own for it."""
 
     eta: float | Schedule
 
@@ -100,63 +100,63 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     Proximal Policy Optimization for a team: a clipped surrogate for each agent with credits of its own, one value
     function for the team. With one agent and ``normalize_values=False`` it equals Stable-Baselines3's ``PPO``.
 
-    Algorithms override ``_allocate_credits`` and, where they have Q-critics, ``_update_critics``; the order in which
-    agents are updated is ``_turns``.
+    Algorithms override ``_allocate_credits`` and, if they have Q-critics, ``_update_critics``. ``_turns`` is the order in
+    which agents are updated.
 
-    :param policy: The policy model to use (``"MlpPolicy"``, for Box and Dict joint observations alike)
+    :param policy: The policy model to use (``"MlpPolicy"``, for Box and Dict joint observations alike).
     :param env: The environment to learn from: a joint environment, a ``VecEnv`` of them, a PettingZoo
-        ``ParallelEnv``, a VMAS ``Environment`` or a registered id
-    :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0)
-    :param n_steps: The number of steps to run for each environment per update
-    :param batch_size: Minibatch size, in team steps (each holds one sample of every agent)
-    :param n_epochs: Number of epochs when optimizing the surrogate loss
-    :param gamma: Discount factor
-    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator
-    :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0)
+        ``ParallelEnv``, a VMAS ``Environment`` or a registered id.
+    :param learning_rate: The learning rate, it can be a function of the current progress remaining (from 1 to 0).
+    :param n_steps: The number of steps to run for each environment per update.
+    :param batch_size: Minibatch size, in team steps (each holds one sample of every agent).
+    :param n_epochs: Number of epochs when optimizing the surrogate loss.
+    :param gamma: Discount factor.
+    :param gae_lambda: Factor for trade-off of bias vs variance for Generalized Advantage Estimator.
+    :param clip_range: Clipping parameter, it can be a function of the current progress remaining (from 1 to 0).
     :param clip_range_vf: Clipping parameter for the value function, in units of the return (of the network's output
         with ``normalize_values``), a number or a function of the current progress remaining; None (default) for no
-        clipping
-    :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together
-    :param ent_coef: Entropy coefficient for the loss calculation, it can be a function of the current progress remaining
-    :param vf_coef: Value function coefficient for the loss calculation
-    :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together
+        clipping.
+    :param normalize_advantage: Whether to normalize the credits in each minibatch, over samples and agents together.
+    :param ent_coef: Entropy coefficient for the loss calculation, it can be a function of the current progress remaining.
+    :param vf_coef: Value function coefficient for the loss calculation.
+    :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together.
     :param use_sde: Whether to use generalized State Dependent Exploration (gSDE) instead of action noise exploration
-        (continuous actions only)
+        (continuous actions only).
     :param sde_sample_freq: Sample a new noise function every n steps when using gSDE (-1: only at the beginning of the
-        rollout)
-    :param share_parameters: Whether the agents share one actor, which is then told the agent's index
-    :param vf_learning_rate: Learning rate of the value function, a number or a function of the current progress
-        remaining; that of the policy if None
-    :param normalize_values: Whether the critics learn what is normalized by its running mean and standard deviation, as in
-        MAPPO; without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``
-    :param huber_delta: Where the loss of the critics turns from squared to linear, in units of the return (of its
-        standard deviation with ``normalize_values``); None (default) for squared throughout
-    :param pessimistic_vf_clip: Whether ``clip_range_vf`` takes the larger of the clipped and the unclipped error, as MAPPO
-        and HARL do, and not the clipped one
-    :param separate_grad_norms: Whether the gradient of each network (each agent's actor, the value function) is clipped by
-        its own norm, as MAPPO and HARL do, and the norms are logged. An agent's is that of its own loss, the mean over its own
-        samples, whether agents are updated together or one after another
+        rollout).
+    :param share_parameters: Whether the agents share one actor, which is then given the agent's index as well.
+    :param vf_learning_rate: Learning rate of the value function, it can be a function of the current progress remaining; that
+        of the policy if None.
+    :param normalize_values: Whether the critics learn targets normalized by their running mean and standard deviation, as in
+        MAPPO. Without it, and with one agent, the value function is that of Stable-Baselines3's ``PPO``.
+    :param huber_delta: Error beyond which the loss of the critics is linear instead of squared, in units of the return (of its
+        standard deviation with ``normalize_values``); None (default) for squared errors throughout.
+    :param pessimistic_vf_clip: Whether to take, with ``clip_range_vf``, the larger of the clipped and the unclipped error, as
+        in MAPPO and HARL, instead of the clipped one.
+    :param separate_grad_norms: Whether to clip the gradient of each network (each agent's actor, the value function) by its
+        own norm, as in MAPPO and HARL, and to log the norms. The norm of an agent's gradient is that of its own loss, the mean
+        over its own samples, whether agents are updated together or in turns.
     :param center_advantage: Whether normalization subtracts the mean of the credits. If not, it only divides by their root
-        mean square: a credit keeps its sign, and with ``eta=0`` what is learned is what beats the baseline, and not what
-        beats the average of the minibatch
-    :param eta: What is left of a negative credit, from 0 (nothing: optimism) to 1 (default, all of it), a number or a
-        function of the current progress remaining
-    :param optimism: Whether credits are shrunk ``"after_normalization"``, so that what is eliminated remains so, as the paper
-        of ``OptimisticMAPPO`` says; or ``"before_normalization"``, as in its authors' code, where subtracting the mean makes
-        those shrunk to zero negative again
-    :param noise_correlation: How alike the exploration noise of successive steps is, its autocorrelation from 0 (default,
-        independent) to below 1; 0.95 lasts for some 20 steps. For continuous actions whose effect takes many steps
-    :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None
-    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation
-    :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this, None for no limit
-    :param stats_window_size: Number of episodes over which the reported statistics are averaged
-    :param tensorboard_log: The log location for tensorboard (if None, no logging)
-    :param policy_kwargs: Additional arguments to be passed to the policy on creation
-    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages
-    :param seed: Seed for the pseudo random generators
-    :param device: Device (cpu, cuda, ...) on which the code should be run
-    :param _init_setup_model: Whether or not to build the network at the creation of the instance
-    :raises ValueError: If a setting is unknown or out of its range
+        mean square, so that credits keep their signs. With ``eta=0`` the policy then learns from actions that are better than
+        the baseline, instead of better than the mean of the minibatch.
+    :param eta: Factor of negative credits, from 0 (optimism: drop them) to 1 (default: keep them), it can be a function of
+        the current progress remaining.
+    :param optimism: Whether negative credits are scaled by ``eta`` ``"after_normalization"``, as described in the paper of
+        ``OptimisticMAPPO``; or ``"before_normalization"``, as in its authors' code, where subtracting the mean makes dropped
+        credits negative again.
+    :param noise_correlation: Correlation of the exploration noise of successive steps, from 0 (default, independent) to below
+        1; with 0.95 noise persists for about 20 steps. For continuous actions whose effects take many steps.
+    :param rollout_buffer_class: Rollout buffer class to use, chosen by the observation space if None.
+    :param rollout_buffer_kwargs: Keyword arguments to pass to the rollout buffer on creation.
+    :param target_kl: Stop the epochs once the approximate KL divergence exceeds 1.5 times this value, None for no limit.
+    :param stats_window_size: Number of episodes over which the reported statistics are averaged.
+    :param tensorboard_log: The log location for tensorboard (if None, no logging).
+    :param policy_kwargs: Additional arguments to be passed to the policy on creation.
+    :param verbose: Verbosity level: 0 for no output, 1 for info messages, 2 for debug messages.
+    :param seed: Seed for the pseudo random generators.
+    :param device: Device (cpu, cuda, ...) on which the code should be run.
+    :param _init_setup_model: Whether or not to build the network at the creation of the instance.
+    :raises ValueError: If a hyperparameter is unknown or out of its range.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -165,7 +165,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     }
     policy: CooperativeActorCriticPolicy  # type: ignore[assignment]
     rollout_buffer: JointRolloutBuffer
-    # Whether ``Rollout.modes`` are wanted
+    # Whether rollouts keep the most likely actions, in ``Rollout.modes``.
     keeps_modes = False
     __signature__ = FullSignature()
 
@@ -177,7 +177,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         try:
             cls.__signature__.bind(*args, **kwargs)
         except TypeError as error:
-            # Constructors hand arguments on, and Python would name the class that refuses them instead of the one called
+            # Constructors pass arguments on, so Python would name the class that refuses them instead of the one called.
             raise TypeError(f"{cls.__name__}.__init__() {error}") from None
         return super().__new__(cls)
 
@@ -222,10 +222,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ):
         if isinstance(policy, str):
-            # Resolved here because the base class refuses the name "MlpPolicy" for Dict observations
+            # Resolved here, because the base class refuses the name "MlpPolicy" for Dict observations.
             policy = self._policy_from_alias(policy)
         if isinstance(env, str):
-            # The base class would make a single world of it
+            # The base class would make a single environment of it, even if environments are stepped as one batch.
             env = as_joint_vec_env(env)
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -266,7 +266,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.optimism = optimism
         self.noise_correlation = noise_correlation
         self.target_kl = target_kl
-        # Saved with the model, so that no other algorithm takes it for its own
+        # Saved with the model, so that no other algorithm loads it.
         self.algorithm = algorithm_name(type(self))
 
         if _init_setup_model:
@@ -283,10 +283,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _wrap_env(env: JointEnvLike, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         return as_joint_vec_env(env, verbose, monitor_wrapper)
 
-    def _check_settings(self) -> None:
+    def _check_hyperparameters(self) -> None:
         """
-        :raises TypeError: If a number of steps or samples is no integer
-        :raises ValueError: If a setting is out of its range
+        :raises TypeError: If a number of steps or samples is not an integer.
+        :raises ValueError: If a hyperparameter is out of its range.
         """
         for name in ("n_steps", "n_epochs", "batch_size"):
             value = getattr(self, name)
@@ -300,7 +300,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             raise ValueError(f"huber_delta must be positive, not {self.huber_delta}; pass None for squared errors.")
         if self.pessimistic_vf_clip and self.clip_range_vf is None:
             raise ValueError(
-                "pessimistic_vf_clip=True says how values are clipped, but clip_range_vf=None: set it, e.g. to 0.2."
+                "pessimistic_vf_clip=True says how values are clipped, but clip_range_vf=None: set it, for example to 0.2."
             )
         if isinstance(self.eta, float | int) and not 0 <= self.eta <= 1:
             raise ValueError(f"eta must be in [0, 1], got {self.eta}: 0 drops negative credits, 1 keeps them.")
@@ -316,7 +316,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             )
         if self.normalize_advantage and min(self.batch_size, self.n_envs * self.n_steps) < 2:
             raise ValueError(
-                f"Normalizing advantages takes at least 2 samples a minibatch, but batch_size={self.batch_size} and "
+                f"Normalizing advantages takes at least 2 samples per minibatch, but batch_size={self.batch_size} and "
                 f"n_steps * n_envs = {self.n_steps} * {self.n_envs}. "
                 "Increase them, or pass normalize_advantage=False."
             )
@@ -331,14 +331,14 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 stacklevel=3,
             )
 
-    def _policy_settings(self) -> dict[str, Any]:
-        """Constructor arguments of the algorithm that are the policy's; those in ``policy_kwargs`` take precedence."""
+    def _policy_hyperparameters(self) -> dict[str, Any]:
+        """Constructor arguments of the algorithm that are passed to the policy. Those in ``policy_kwargs`` override them."""
         return dict(share_parameters=self.share_parameters, noise_correlation=self.noise_correlation)
 
     def _check_saved_algorithm(self) -> None:
         """
-        :raises ValueError: If the attributes are those of a model that another algorithm has saved
-        :raises TypeError: If the policy is another algorithm's
+        :raises ValueError: If the model was saved by another algorithm.
+        :raises TypeError: If the policy is that of another algorithm.
         """
         own = algorithm_name(type(self))
         if self.algorithm != own:
@@ -346,7 +346,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 f"The model was saved by {self.algorithm}, and {own} cannot load it: load it with {self.algorithm}.load(...), "
                 f"or start a new {own}."
             )
-        # Files of Stable-Baselines3 and those saved before this project wrote down the algorithm show it here, if at all
+        # Files of Stable-Baselines3, and older ones of this package, do not name the algorithm; the policy may tell it.
         known = tuple(self.policy_aliases.values())
         if not issubclass(self.policy_class, known):
             raise TypeError(
@@ -357,32 +357,32 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_saved_algorithm()
-        # Here and not in the constructor, so that what ``load`` is given is checked as well
-        self._check_settings()
+        # Not in the constructor, so that arguments of ``load`` are checked as well.
+        self._check_hyperparameters()
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = self._default_rollout_buffer_class()
-        # Only while the policy is built: saved models must hold the user's own policy_kwargs
+        # Only while the policy is built, because saved models must hold the user's own policy_kwargs.
         given = self.policy_kwargs
-        self.policy_kwargs = {**self._policy_settings(), **given}
+        self.policy_kwargs = {**self._policy_hyperparameters(), **given}
         try:
             super()._setup_model()
         finally:
             self.policy_kwargs = given
-        # As in Stable-Baselines3's PPO, whose users call and replace these: a number given to the constructor or to ``load``
-        # becomes a schedule, and each update asks the schedule that stands there then
+        # As in Stable-Baselines3's PPO, numbers become schedules. Users may replace these between updates, so each update
+        # calls the current attribute.
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         if self.vf_learning_rate is not None:
             self.vf_learning_rate = FloatSchedule(self.vf_learning_rate)
-            self._value_function_groups()  # fails at once where the optimizer has none
+            self._value_function_groups()  # Raises now if the optimizer has none.
 
     def _default_rollout_buffer_class(self) -> type[JointRolloutBuffer]:
         return JointDictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else JointRolloutBuffer
 
     @property
     def n_agents(self) -> int:
-        """Number of agents, read off the spaces."""
+        """Number of agents, derived from the spaces."""
         return JointSpaces.from_spaces(self.observation_space, self.action_space).n_agents
 
     def _excluded_save_params(self) -> list[str]:
@@ -390,15 +390,15 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _scheduled(self, schedule: float | Schedule) -> float:
         """
-        :param schedule: A number, or a function of the remaining progress (from 1 to 0)
-        :return: Its value for the current update
+        :param schedule: A number, or a function of the current progress remaining (from 1 to 0).
+        :return: Its value for the current update.
         """
         return FloatSchedule(schedule)(self._current_progress_remaining)
 
     def _value_function_groups(self) -> list[dict[str, Any]]:
         """
-        :return: The parameter groups of the optimizer that hold the value function alone
-        :raises ValueError: If there is none
+        :return: The parameter groups of the optimizer that hold parameters of the value function alone.
+        :raises ValueError: If there is no such group.
         """
         own = {id(parameter) for parameter in self.policy.value_critic.parameters()}
         optimizer = self.policy.optimizer
@@ -423,13 +423,13 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         Return a trained model.
 
-        :param total_timesteps: The total number of team steps to train on (one step of one environment, all agents)
-        :param callback: Callback(s) called at every step with state of the algorithm
-        :param log_interval: The number of rollouts before logging
-        :param tb_log_name: The name of the run for tensorboard logging, the name of the class if None
-        :param reset_num_timesteps: Whether or not to reset the current timestep number (used in logging)
-        :param progress_bar: Display a progress bar using tqdm and rich
-        :return: The trained model
+        :param total_timesteps: The total number of team steps to train on (one step of one environment, all agents).
+        :param callback: Callback(s) called at every step with state of the algorithm.
+        :param log_interval: The number of rollouts before logging.
+        :param tb_log_name: The name of the run for tensorboard logging, the name of the class if None.
+        :param reset_num_timesteps: Whether or not to reset the current timestep number (used in logging).
+        :param progress_bar: Display a progress bar using tqdm and rich.
+        :return: The trained model.
         """
         return super().learn(
             int(total_timesteps),
@@ -442,8 +442,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
-        # Schedules are promised a progress from 1 to 0, but the last rollout ends beyond a total that is no multiple of its
-        # size: a linear learning rate would turn negative there, and the update undo what the others have learned
+        # Schedules expect a progress from 1 to 0, but if the total is not a multiple of a rollout's size, the last rollout
+        # ends beyond it. A linear learning rate would become negative there, and the update undo the previous ones.
         self._current_progress_remaining = max(self._current_progress_remaining, 0.0)
 
     def collect_rollouts(  # type: ignore[override]
@@ -462,13 +462,13 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
-        # Here callbacks have seen the step, and ``collect_rollouts`` has not yet asked for the values of terminal
-        # observations, which it does for one environment after the other
+        # At this point callbacks have seen the step, and ``collect_rollouts`` has not yet computed the values of terminal
+        # observations, which it does for one environment after another instead of in a batch.
         self._rollout_env.add_terminal_values(self.gamma)
 
     def _rollout(self) -> Rollout:
         """
-        :return: What was collected, as tensors on the device, ``(n_steps, n_envs, ...)``
+        :return: The collected rollout, as tensors on the device, ``(n_steps, n_envs, ...)``.
         """
         buffer, policy = self.rollout_buffer, self.policy
 
@@ -493,18 +493,18 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _update_critics(self, rollout: Rollout) -> None:
         """
-        Train the Q-critics, where the algorithm has them.
+        Train the Q-critics, if the algorithm has any.
 
-        :param rollout: ``(n_steps, n_envs, ...)``
+        :param rollout: The rollout, ``(n_steps, n_envs, ...)``.
         """
 
     def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         """
-        The hook that makes an algorithm: divide the team's advantages among the agents.
+        Divide the team's advantages among the agents. This hook distinguishes the algorithms.
 
-        :param rollout: ``(n_steps, n_envs, ...)``
-        :return: Credits ``(n_steps, n_envs, n_agents)``, in units of the return. By default every agent is given
-            the team's advantage, or its own if each has one.
+        :param rollout: The rollout, ``(n_steps, n_envs, ...)``.
+        :return: Credits ``(n_steps, n_envs, n_agents)``, in units of the return. By default every agent gets the team's
+            advantage, or its own if each agent has one.
         """
         return rollout.advantages.expand(-1, -1, self.n_agents)
 
@@ -521,18 +521,18 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _turns(self, rollout: Rollout) -> Iterator[Turn]:
         """
-        Who is updated with whom. What follows a ``yield`` runs when the turn's epochs are over.
+        The turns in which agents are updated. Code after a ``yield`` runs once the epochs of that turn are over.
 
-        :param rollout: The flattened rollout
-        :return: By default a single turn of all agents
+        :param rollout: The flattened rollout.
+        :return: By default a single turn of all agents.
         """
         yield Turn(ALL_AGENTS)
 
     def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:
         """
-        :param credits: Those of a minibatch, ``(batch, n_agents)``
-        :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
-        :return: What the surrogate is taken of, ``(batch, n_agents)``
+        :param credits: Credits of a minibatch, ``(batch, n_agents)``.
+        :param agent_mask: Of shape ``(batch, n_agents)``, 1 for active agents, or None if all are active.
+        :return: The credits to use in the surrogate objective, ``(batch, n_agents)``.
         """
         eta = self._scheduled(self.eta)
         if self.optimism == "before_normalization":
@@ -545,8 +545,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         Epochs of minibatch updates of actors and value function (Schulman et al. 2017, equation 9, for each agent).
 
-        :param rollout: The flattened rollout
-        :param credits: ``(n_samples, n_agents)``, in units of the return
+        :param rollout: The flattened rollout.
+        :param credits: Of shape ``(n_samples, n_agents)``, in units of the return.
         """
         self._update_learning_rate(self.policy.optimizer)
         if self.vf_learning_rate is not None:
@@ -568,12 +568,12 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         metrics: defaultdict[str, list[th.Tensor]] = defaultdict(list)
         for turn in self._turns(rollout):
             for epoch in range(self.n_epochs):
-                # Reported for the last epoch, as in Stable-Baselines3
+                # Logged for the last epoch, as in Stable-Baselines3.
                 kl_divergences: list[th.Tensor] = []
                 for samples in shuffled_minibatches(buffer.buffer_size, buffer.n_envs, self.batch_size):
                     samples = samples.to(self.device)
                     batch = take(policy_samples, samples)
-                    # All agents' together: how large one's are beside the others' is what credits say
+                    # Over all agents, because the sizes of the agents' credits relative to one another matter.
                     normalized = self._normalize_credits(batch.credits, batch.observation.agent_mask)
                     if turn.factor is not None:
                         normalized = normalized * turn.factor[samples]
@@ -581,7 +581,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                     kl_divergences.append(self._update_minibatch(batch, turn, clip_range, clip_range_vf, metrics))
                     if self._exceeds_target_kl(kl_divergences[-1]):
                         break
-                # Epochs that each agent is given, however many turns they take
+                # Counts the epochs of each agent, however many turns they take.
                 self._n_updates += turn.with_value_function
                 if self._exceeds_target_kl(kl_divergences[-1]):
                     if self.verbose >= 1:
@@ -601,18 +601,18 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _update_value_statistics(self, rollout: Rollout) -> Rollout:
         """
-        Take the rollout's returns into the statistics that normalize the value function. What it predicted during the
-        rollout is restated as what the same outputs of its network say now, as MAPPO and HARL keep it: clipping must measure
-        how far the network has moved, and not the statistics.
+        Update the statistics that normalize the value function with the rollout's returns. The values predicted during the
+        rollout are recomputed from the same outputs of the network under the new statistics, as in MAPPO and HARL, so that
+        value clipping measures how far the network has moved, not the statistics.
 
-        :param rollout: The flattened rollout
-        :return: The same with values restated
+        :param rollout: The flattened rollout.
+        :return: The rollout with the new values.
         """
         normalizer = self.policy.value_critic.normalizer
         outputs = normalizer.normalize(rollout.values)
         normalizer.update(rollout.returns, rollout.counted)
         values = normalizer(outputs)
-        # For another call of ``train``
+        # In the buffer too, in case ``train`` is called again on the same rollout.
         self.rollout_buffer.values = values.cpu().numpy().reshape(self.rollout_buffer.values.shape)
         return rollout._replace(values=values)
 
@@ -628,14 +628,14 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         metrics: dict[str, list[th.Tensor]],
     ) -> th.Tensor:
         """
-        One step of the optimizer, unless the policy has moved too far.
+        One step of the optimizer, unless the KL divergence exceeds its target.
 
-        :param batch: The minibatch, its credits normalized
-        :param turn: Who is updated
-        :param clip_range: Clipping parameter of the surrogate
-        :param clip_range_vf: Clipping parameter of the value function, None for no clipping
-        :param metrics: Where the metrics are appended, by name
-        :return: Approximate KL divergence of the policies of the rollout from the current ones, in nats
+        :param batch: The minibatch, with normalized credits.
+        :param turn: The turn.
+        :param clip_range: Clipping parameter of the surrogate objective.
+        :param clip_range_vf: Clipping parameter of the value function, None for no clipping.
+        :param metrics: Lists of metrics by name, to which those of this step are appended.
+        :return: Approximate KL divergence of the policies of the rollout from the current ones, in nats.
         """
         policy = self.policy
         agents = turn.agents
@@ -658,7 +658,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 self.pessimistic_vf_clip,
                 self.huber_delta,
             )
-            # A value for each agent counts while the agent lives, the team's always
+            # Agents' own values count while the agent is active, the team's value always counts.
             value_loss = agent_mean(errors, observation.agent_mask if errors.shape[1] == self.n_agents else None)
             loss = loss + self.vf_coef * value_loss
             metrics["value_loss"].append(value_loss.detach())
@@ -667,7 +667,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             # Low-variance estimator of the KL divergence, http://joschu.net/blog/kl-approx.html
             approx_kl = agent_mean(ratio - 1 - log_ratio, agent_mask)
             clip_fraction = agent_mean(((ratio - 1).abs() > clip_range).float(), agent_mask)
-        # Numbers only when they are logged: each is a wait for the device
+        # Kept as tensors until they are logged, because each conversion to a number waits for the device.
         metrics["policy_gradient_loss"].append(policy_loss.detach())
         metrics["entropy_loss"].append(entropy_loss.detach())
         metrics["clip_fraction"].append(clip_fraction)
@@ -682,28 +682,28 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _clip_gradients(self, agents: slice, agent_mask: th.Tensor | None, metrics: dict[str, list[th.Tensor]]) -> None:
         """
-        :param agents: Whose losses the gradients are of
-        :param agent_mask: ``(batch, n_agents)``, 1 for living agents, or None if all live
-        :param metrics: Where the norms are appended, by name
+        :param agents: The agents whose losses are part of the loss.
+        :param agent_mask: Of shape ``(batch, n_agents)``, 1 for active agents, or None if all are active.
+        :param metrics: Lists of metrics by name, to which the norms are appended.
         """
-        # The optimizer's and not the policy's, which has Q-critics with gradients and an optimizer of their own
+        # Those of the optimizer, because the policy also has Q-critics, with an optimizer of their own.
         parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
         if not self.separate_grad_norms:
             th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
             return
-        # The loss is a mean over agents, of which an agent's own is this part
+        # The loss is a mean over active agents. These are the weights of the agents' own losses in it.
         parts = th.zeros(self.n_agents, device=self.device)
         parts[agents] = 1.0 if agent_mask is None else agent_mask[:, agents].sum(dim=0)
         parts /= parts.sum().clamp(min=1.0)
         policy = self.policy
         for name, stack in (("actor", policy.actor_stack()), ("critic", policy.value_critic_stack())):
-            # A network that serves all agents has the mean's gradient
-            parts_of_members = parts.reshape(stack.n_members, -1).sum(dim=1)
-            norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, parts_of_members)
-            # Where no network has a gradient, or nobody lives, there are no norms, and no mean of them to log
-            if norms_of_living := norms[parts_of_members[: len(norms)] > 0].unbind():
-                metrics[f"{name}_grad_norm"] += norms_of_living
+            # A network shared by all agents has the gradient of the whole mean.
+            network_parts = parts.reshape(stack.n_members, -1).sum(dim=1)
+            norms = clip_grad_norm_of_members_(stack, self.max_grad_norm, network_parts)
+            # Without any gradient or active agent there are no norms to log.
+            if active_norms := norms[network_parts[: len(norms)] > 0].unbind():
+                metrics[f"{name}_grad_norm"] += active_norms
             clipped = {id(parameter) for parameter in stack.parameters()}
             parameters = [parameter for parameter in parameters if id(parameter) not in clipped]
-        # What a policy of the user's own has besides
+        # Further parameters that a custom policy may have.
         th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)

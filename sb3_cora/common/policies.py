@@ -31,46 +31,46 @@ class CooperativeActorCriticPolicy(BasePolicy):
     """
     One actor per agent, which sees the agent's own observation, and one value function of the state for the team.
 
-    Without ``share_parameters`` the actors have their own weights; initialization, activation and optimizer are those
-    of Stable-Baselines3's ``ActorCriticPolicy``, which this policy equals when there is one agent.
+    Without ``share_parameters`` each actor has its own weights. Initialization, activation and optimizer are those of
+    Stable-Baselines3's ``ActorCriticPolicy``, which this policy equals if there is one agent.
 
-    :param observation_space: Joint observation space, Box ``(n_agents, obs_dim)`` or Dict
-    :param action_space: Joint action space, Box ``(n_agents, act_dim)`` or MultiDiscrete
-    :param lr_schedule: Learning rate schedule (could be constant)
-    :param net_arch: Widths of the hidden layers, ``dict(pi=[64, 64], vf=[64, 64], qf=[64, 64])`` by default;
-        a list serves all networks, an empty one makes them linear (Q-critics need a hidden layer)
-    :param activation_fn: Activation function
+    :param observation_space: Joint observation space, Box ``(n_agents, obs_dim)`` or Dict.
+    :param action_space: Joint action space, Box ``(n_agents, act_dim)`` or MultiDiscrete.
+    :param lr_schedule: Learning rate schedule (could be constant).
+    :param net_arch: Widths of the hidden layers, by default ``dict(pi=[64, 64], vf=[64, 64], qf=[64, 64])``. A list is used
+        for all networks; an empty one makes them linear (Q-critics need a hidden layer).
+    :param activation_fn: Activation function.
     :param normalize_features: Whether the input and every hidden layer of all networks are layer-normalized, as in the
-        networks of MAPPO and HARL
-    :param ortho_init: Whether to use orthogonal initialization
-    :param output_gain: Gain of the orthogonal initialization of the actors' output layer; a small one lets all actions
-        begin nearly alike
-    :param log_std_init: Initial value for the log standard deviation of continuous actions, in units of the action
-    :param share_parameters: Whether the agents share one actor, which is then told the agent's index
+        networks of MAPPO and HARL.
+    :param ortho_init: Whether to use orthogonal initialization.
+    :param output_gain: Gain of the orthogonal initialization of the actors' output layer. With a small one the initial
+        policies hardly depend on the observation.
+    :param log_std_init: Initial value for the log standard deviation of continuous actions, in units of the action.
+    :param share_parameters: Whether the agents share one actor, which is then given the agent's index as well.
     :param squash_mean: Whether to squash the mean of continuous actions into the action bounds (by tanh). Otherwise the
-        mean may move so far outside that every sample is clipped to the same bound and exploration ends
+        mean may move so far outside that every sample is clipped to the same bound and exploration ends.
     :param noise_correlation: Correlation of the noise of successive samples of ``forward`` in an environment, from 0
-        (independent) to below 1 (Hollenstein et al. 2024, https://arxiv.org/abs/2312.11091: PPO with colored noise, whose
-        log-probabilities are those of independent noise, too)
-    :param use_sde: Whether to use generalized state-dependent exploration; ``log_std_init`` is then that of the weights
-        of the noise function, -2 is a usual value
-    :param full_std: Only True: the noise function of gSDE has a standard deviation for each of its weights
-    :param use_expln: Only False: standard deviations are ``exp(log_std)``
-    :param squash_output: Only False, see ``squash_mean``
-    :param features_extractor_class: Features extractor in front of each agent's actor, made for the agent's own
-        observation, ``Box(obs_dim,)``; with ``share_parameters`` there is one for all. Critics of the state see the state
-        as it is. None for none
-    :param features_extractor_kwargs: Keyword arguments to pass to the features extractor
-    :param share_features_extractor: Only False: actors see the agents' observations, critics the state
-    :param normalize_images: Without effect, there are no images among joint observations
-    :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default
-    :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer
+        (independent) to below 1 (colored noise for PPO, Hollenstein et al. 2024, https://arxiv.org/abs/2312.11091; as there,
+        log-probabilities are those of independent noise).
+    :param use_sde: Whether to use generalized state-dependent exploration. ``log_std_init`` is then that of the weights of
+        the noise function, for which -2 is a common value.
+    :param full_std: Must be True: the noise function of gSDE has a standard deviation for each of its weights.
+    :param use_expln: Must be False: standard deviations are ``exp(log_std)``.
+    :param squash_output: Must be False, see ``squash_mean``.
+    :param features_extractor_class: Features extractor before each agent's actor, made for the agent's own observation,
+        ``Box(obs_dim,)``; with ``share_parameters`` there is one for all agents. Critics of the state have none. None for no
+        features extractor.
+    :param features_extractor_kwargs: Keyword arguments to pass to the features extractor.
+    :param share_features_extractor: Must be False: actors see the agents' observations, critics the state.
+    :param normalize_images: Has no effect, since joint observations are not images.
+    :param optimizer_class: The optimizer to use, ``th.optim.Adam`` by default.
+    :param optimizer_kwargs: Additional keyword arguments, excluding the learning rate, to pass to the optimizer.
     :raises ValueError: If the spaces are not joint ones, ``net_arch`` names a network that does not exist,
-        ``squash_mean`` or ``noise_correlation`` is asked for with discrete actions, or an option of Stable-Baselines3's
-        policies that is not there
+        ``squash_mean`` or ``noise_correlation`` is given with discrete actions, or an option of Stable-Baselines3's policies
+        is not available.
     """
 
-    # Of the last call of ``forward``
+    # The distribution of the last call of ``forward``.
     last_distribution: JointDistribution
     log_std: nn.Parameter
     noise_weights: th.Tensor
@@ -122,8 +122,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
                 f"features_extractor_kwargs={features_extractor_kwargs} without a features_extractor_class: give both."
             )
         if optimizer_kwargs is None:
-            # Stable-Baselines3's choice for on-policy algorithms, small values to avoid NaN in Adam. Fused, because networks
-            # are small and minibatches many: tensor by tensor, Adam alone takes a quarter of an update
+            # eps as in Stable-Baselines3's on-policy algorithms, where it avoids NaN in Adam. Fused, because networks are
+            # small and minibatches many: otherwise Adam takes a quarter of an update.
             optimizer_kwargs = dict(eps=1e-5, fused=True) if optimizer_class == th.optim.Adam else {}
         super().__init__(
             observation_space,
@@ -162,7 +162,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
     @staticmethod
     def _complete_net_arch(net_arch: list[int] | dict[str, list[int]] | None) -> dict[str, list[int]]:
         """
-        :raises ValueError: If ``net_arch`` names a network that does not exist
+        :raises ValueError: If ``net_arch`` names a network that does not exist.
         """
         names = ("pi", "vf", "qf")
         if isinstance(net_arch, list) and len(net_arch) > 0 and isinstance(net_arch[0], dict):
@@ -186,7 +186,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         Create the networks and the optimizer.
 
-        :param lr_schedule: Learning rate schedule, ``lr_schedule(1)`` is the initial learning rate
+        :param lr_schedule: Learning rate schedule, ``lr_schedule(1)`` is the initial learning rate.
         """
         joint = self.joint_spaces
         self.register_buffer("dimensions", th.as_tensor(joint.action_mask), persistent=False)
@@ -203,14 +203,14 @@ class CooperativeActorCriticPolicy(BasePolicy):
                     init_orthogonal(module, 2**0.5)
                 elif name.endswith("output_net"):
                     init_orthogonal(module, self.output_gain if name.startswith("actor") else 1.0)
-        # Noise is a buffer, so that it follows the networks to another device; drawn anew rather than saved
+        # Noise is a buffer, so that it follows the networks to another device. It is not saved, but drawn anew.
         if self.noise_correlation > 0:
-            # For as many environments as there turn out to be
+            # Resized to the number of environments when they are first stepped.
             self.register_buffer("noise", th.empty(0, joint.n_agents, joint.action_dim), persistent=False)
         if self.use_sde:
             self.register_buffer("noise_weights", None, persistent=False)
             self.reset_noise()
-        # Two groups, which may have different learning rates
+        # Two groups, because the value function may have a learning rate of its own.
         critic_parameters = list(self.value_critic.parameters())
         in_critic = {id(parameter) for parameter in critic_parameters}
         actor_parameters = [parameter for parameter in self.parameters() if id(parameter) not in in_critic]
@@ -234,8 +234,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def _features_extractor_maker(self) -> Callable[[], BaseFeaturesExtractor] | None:
         """
-        :return: What makes a features extractor for one agent's observation, within bounds that hold for all agents; None if
-            there is to be none
+        :return: A function that makes a features extractor for one agent's observation, whose bounds cover those of all
+            agents; None if there is no features extractor.
         """
         if not self.has_features_extractor:
             return None
@@ -284,7 +284,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         Draw new noise functions for generalized state-dependent exploration.
 
-        :param n_envs: Number of environments, each of which has its own
+        :param n_envs: Number of environments, each of which has its own noise function.
         """
         log_std = self.log_std.expand(n_envs, self.joint_spaces.n_agents, -1, -1)
         self.noise_weights = th.randn_like(log_std) * log_std.exp()
@@ -292,8 +292,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
     @th.no_grad()
     def _next_noise(self, n_envs: int) -> th.Tensor:
         """
-        :param n_envs: Number of environments, each of which has its own series
-        :return: Standard normal noise of the next step, ``(n_envs, n_agents, action_dim)``
+        :param n_envs: Number of environments, each of which has its own series.
+        :return: Standard normal noise of the next step, ``(n_envs, n_agents, action_dim)``.
         """
         if len(self.noise) != n_envs:
             self.noise = th.randn(n_envs, *self.noise.shape[1:], device=self.noise.device)
@@ -307,8 +307,8 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def split_observation(self, obs: PyTorchObs) -> JointObservation:
         """
-        :param obs: Joint observations, with any axes of samples in front
-        :return: Their parts
+        :param obs: Joint observations, with any axes of samples in front.
+        :return: Their parts.
         """
         if isinstance(obs, th.Tensor):
             observation = obs.float()
@@ -318,7 +318,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def actor_stack(self) -> StackParameters:
         """
-        :return: The parameters of the actors
+        :return: The parameters of the actors.
         """
         assert isinstance(self.actor, AgentNetwork)
         stack = self.actor.stack_parameters()
@@ -326,15 +326,15 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def value_critic_stack(self) -> StackParameters:
         """
-        :return: The parameters of the value function, or of the agents' value functions
+        :return: The parameters of the value function, or of the agents' value functions.
         """
         return StackParameters([], [list(self.value_critic.parameters())])
 
     def distribution(self, observation: JointObservation, agents: slice = ALL_AGENTS) -> JointDistribution:
         """
-        :param observation: Parts of a batch of joint observations
-        :param agents: The agents whose policies are wanted, which are then the only ones on the agent axis
-        :return: The agents' current policies at these observations
+        :param observation: Parts of a batch of joint observations.
+        :param agents: The agents whose policies to return. The agent axis holds only these.
+        :return: The agents' current policies at these observations.
         """
         outputs, latent = self.actor.forward_with_latent(observation.observation, agents)
         dimensions = self.dimensions[agents]
@@ -350,31 +350,31 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def agent_log_std(self, agents: slice) -> th.Tensor:
         """
-        :param agents: The agents that are wanted
+        :param agents: The agents.
         :return: Logarithm of their standard deviations, ``(n_selected, action_dim)``, or with a first axis of 1 if shared;
-            with gSDE those of the noise functions' weights, ``(n_selected, latent_dim, action_dim)``
+            with gSDE those of the noise functions' weights, ``(n_selected, latent_dim, action_dim)``.
         """
         return self.log_std if self.share_parameters else self.log_std[agents]
 
     def values(self, observation: JointObservation) -> th.Tensor:
         """
-        :param observation: Parts of a batch of joint observations
-        :return: The team's values, ``(batch, 1)``
+        :param observation: Parts of a batch of joint observations.
+        :return: The team's values, ``(batch, 1)``.
         """
         return self.value_critic(observation.state)
 
     def get_distribution(self, obs: PyTorchObs) -> JointDistribution:
         """
-        :param obs: Batch of joint observations
-        :return: The agents' current policies at these observations
+        :param obs: Batch of joint observations.
+        :return: The agents' current policies at these observations.
         """
         return self.distribution(self.split_observation(obs))
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
-        :param obs: Batch of joint observations
-        :param deterministic: Whether to take the mode instead of a sample
-        :return: Joint actions, values ``(batch, 1)`` and the agents' log-probabilities ``(batch, n_agents)``
+        :param obs: Batch of joint observations.
+        :param deterministic: Whether to take the mode instead of a sample.
+        :return: Joint actions, values ``(batch, 1)`` and the agents' log-probabilities ``(batch, n_agents)``.
         """
         observation = self.split_observation(obs)
         self.last_distribution = distribution = self.distribution(observation)
@@ -390,16 +390,16 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
     def predict_values(self, obs: PyTorchObs) -> th.Tensor:
         """
-        :param obs: Batch of joint observations
-        :return: The team's values, ``(batch, 1)``
+        :param obs: Batch of joint observations.
+        :return: The team's values, ``(batch, 1)``.
         """
         return self.values(self.split_observation(obs))
 
     def evaluate_actions(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """
-        :param obs: Batch of joint observations
-        :param actions: Joint actions, flattened ones are accepted
-        :return: Values ``(batch, 1)``, and the agents' log-probabilities and entropies ``(batch, n_agents)``
+        :param obs: Batch of joint observations.
+        :param actions: Joint actions, flattened ones are accepted.
+        :return: Values ``(batch, 1)``, and the agents' log-probabilities and entropies ``(batch, n_agents)``.
         """
         observation = self.split_observation(obs)
         distribution = self.distribution(observation)
@@ -410,21 +410,21 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         Undo the flattening and casting of the rollout buffer.
 
-        :param actions: ``(..., n_agents * action_dim)``, or ``(..., n_agents)`` if discrete
-        :return: ``(..., n_agents, action_dim)``, or integers ``(..., n_agents)`` if discrete
+        :param actions: Of shape ``(..., n_agents * action_dim)``, or ``(..., n_agents)`` if discrete.
+        :return: Of shape ``(..., n_agents, action_dim)``, or integers ``(..., n_agents)`` if discrete.
         """
         if self.joint_spaces.discrete:
             return actions.long()
-        # The rollout buffer keeps the type of the action space, which may be float64
+        # The rollout buffer has the dtype of the action space, which may be float64.
         return actions.float().unflatten(-1, (self.joint_spaces.n_agents, self.joint_spaces.action_dim))
 
     def action_features(self, actions: th.Tensor) -> th.Tensor:
         """
-        Joint actions as the Q-critic sees them: one-hot if discrete; if continuous, what the environment executes
-        (clipped to the bounds) rescaled to [-1, 1], with padded dimensions at 0.
+        Joint actions as inputs of the Q-critic: one-hot if discrete; if continuous, clipped to the bounds, as the environment
+        executes them, and rescaled to [-1, 1], with padded dimensions at 0.
 
-        :param actions: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
-        :return: ``(batch, n_agents, action_dim)``
+        :param actions: Of shape ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete.
+        :return: Of shape ``(batch, n_agents, action_dim)``.
         """
         if self.joint_spaces.discrete:
             return F.one_hot(actions, self.joint_spaces.action_dim).float()
@@ -434,10 +434,10 @@ class CooperativeActorCriticPolicy(BasePolicy):
 
 class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
     """
-    Adds centralized critics of what joint actions are worth beside the state's value, ``Q(s, a) - V(s)``, trained by an
-    optimizer of their own.
+    Adds centralized Q-critics, with an optimizer of their own. They estimate the part of the return of a joint action that the
+    value function does not explain, ``Q(s, a) - V(s)``.
 
-    :param n_critics: Number of Q-critics, of which the minimum is the estimate
+    :param n_critics: Number of Q-critics. Their minimum is the estimate.
     """
 
     def __init__(
@@ -453,7 +453,7 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        # First the parent's optimizer, which therefore does not hold the Q-critics' parameters
+        # The parent's optimizer is made first, so that it does not hold the parameters of the Q-critics.
         super()._build(lr_schedule)
         joint = self.joint_spaces
         self.q_critic = QCritic(
@@ -476,17 +476,17 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
 
     def q_values(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
         """
-        :param observation: Parts of a batch of joint observations
-        :param actions: Joint actions as the Q-critics see them, see ``action_features``
-        :return: Discounted return of the team, Q(s, a), ``(batch,)``
+        :param observation: Parts of a batch of joint observations.
+        :param actions: Joint actions as the Q-critics see them, see ``action_features``.
+        :return: Discounted return of the team, Q(s, a), ``(batch,)``.
         """
         return self.values(observation)[:, 0] + self.q_critic(observation.state, actions).amin(dim=0)
 
 
 class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
     """
-    Instead of one value function of the state, one for each agent of the agent's own observation. With
-    ``share_parameters`` the agents share it as they share the actor.
+    Instead of one value function of the state, each agent has one of its own observation. With ``share_parameters`` the agents
+    share it as they share the actor.
     """
 
     value_critic: AgentValueCritic
@@ -507,8 +507,8 @@ class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
 
     def values(self, observation: JointObservation) -> th.Tensor:
         """
-        :param observation: Parts of a batch of joint observations
-        :return: The agents' values ``(batch, n_agents)``, 0 for the dead
+        :param observation: Parts of a batch of joint observations.
+        :return: The agents' values ``(batch, n_agents)``, 0 for inactive agents.
         """
         values = self.value_critic(observation.observation)
         return values if observation.agent_mask is None else values * observation.agent_mask
@@ -516,8 +516,8 @@ class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):
 
 class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
     """
-    The parameters of each actor are tensors of their own, so that one agent can be updated while the others stay as they
-    are. With ``share_parameters`` there is one actor only, as in the parent.
+    Each actor has parameter tensors of its own, so that one agent can be updated while the others stay as they are. With
+    ``share_parameters`` there is only one actor, as in the parent.
     """
 
     log_stds: nn.ParameterList
@@ -540,7 +540,7 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
             self.log_stds = nn.ParameterList(self._initial_log_std(1) for _ in range(joint.n_agents))
 
     def __getattr__(self, name: str) -> Any:
-        # Stable-Baselines3's users look for it, and a property would be in the way of the parent's parameter
+        # Users of Stable-Baselines3 expect it. A property would conflict with the parameter that the parent registers.
         if name == "log_std" and not self.share_parameters and not self.joint_spaces.discrete:
             return self.agent_log_std(ALL_AGENTS)
         return super().__getattr__(name)
@@ -548,7 +548,7 @@ class SequentialActorCriticPolicy(CooperativeActorCriticPolicy):
     def agent_log_std(self, agents: slice) -> th.Tensor:
         if self.share_parameters:
             return super().agent_log_std(agents)
-        # Only those that are asked for: the others must get no gradient, not a gradient of zero
+        # Only those of these agents, because the others must get no gradient instead of a gradient of zero.
         return th.cat(list(self.log_stds[agents]))
 
     def actor_stack(self) -> StackParameters:

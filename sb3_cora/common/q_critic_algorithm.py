@@ -1,4 +1,4 @@
-"""What the algorithms with centralized Q-critics share: the critics' training on the rollout."""
+"""Base of the algorithms with centralized Q-critics, which trains the critics on each rollout."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from sb3_cora.common.type_aliases import JointEnvLike
 
 
 class QCriticArguments(OnPolicyArgumentsWithEta, total=False):
-    """Arguments of :class:`QCriticOnPolicyAlgorithm`, for the constructors of algorithms that hand them on."""
+    """Arguments of :class:`QCriticOnPolicyAlgorithm`, for the constructors of algorithms that pass them on."""
 
     q_target: str
     n_critics: int
@@ -29,17 +29,19 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     """
     Adds centralized Q-critics, trained on each rollout before the credits are computed with them.
 
-    They learn what the value function leaves open, ``Q(s, a) - V(s)``: in most tasks returns depend far more on the state
-    than on a single action, whose part would be lost in the error of a critic of the whole.
+    They learn the part of the return that the value function does not explain, ``Q(s, a) - V(s)``. In most tasks returns
+    depend far more on the state than on a single action, whose effect would be lost in the error of a critic of the whole
+    return.
 
     :param max_grad_norm: The maximum value for the gradient clipping, of actors and value function together, and of
-        the Q-critics
-    :param q_target: What the Q-critics learn: ``"td0"``, r + gamma V(s') (CORA paper, equation 1), or ``"lambda"``, the
-        GAE return, which carries the exploration noise of later steps
-    :param n_critics: Number of Q-critics, of which the minimum is taken
-    :param q_learning_rate: Learning rate of the Q-critics, a number or a function of the current progress remaining; that of
-        the policy if None. Credits say nothing before the critics know what actions do, so they learn faster than the policy
-    :param q_n_epochs: Number of epochs when training the Q-critics, those of the policy if None
+        the Q-critics.
+    :param q_target: Target of the Q-critics: ``"td0"``, r + gamma V(s') (CORA, equation 1), or ``"lambda"``, the GAE return,
+        which includes the exploration noise of later steps.
+    :param n_critics: Number of Q-critics. Their minimum is the estimate.
+    :param q_learning_rate: Learning rate of the Q-critics, it can be a function of the current progress remaining; that of the
+        policy if None. By default it is higher than that of the policy, because credits carry no information before the
+        critics know the effects of actions.
+    :param q_n_epochs: Number of epochs when training the Q-critics, that of the policy if None.
     """
 
     policy: CooperativeActorQCriticPolicy
@@ -61,8 +63,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         self.q_n_epochs = q_n_epochs
         super().__init__(policy, env, *args, **kwargs)
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
         if self.q_target not in ("td0", "lambda"):
             raise ValueError(f"q_target={self.q_target!r} is unknown, expected one of ['td0', 'lambda'].")
         if self.n_critics < 1:
@@ -70,8 +72,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         if self.q_n_epochs is not None and self.q_n_epochs < 1:
             raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
 
-    def _policy_settings(self) -> dict[str, Any]:
-        return dict(super()._policy_settings(), n_critics=self.n_critics)
+    def _policy_hyperparameters(self) -> dict[str, Any]:
+        return dict(super()._policy_hyperparameters(), n_critics=self.n_critics)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -83,29 +85,30 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
 
     def _q_targets(self, rollout: Rollout) -> th.Tensor:
         """
-        :param rollout: With any axes of samples
-        :return: What the Q-critics learn, which is measured from V(s), of the shape of the axes of samples
+        :param rollout: The rollout, with any axes of samples.
+        :return: The targets of the Q-critics less V(s), of the shape of the axes of samples.
         """
         targets = rollout.td0_targets if self.q_target == "td0" else rollout.returns
         return (targets - rollout.values).squeeze(-1)
 
     def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
         """
-        :param observation: Parts of a batch of joint observations
-        :param actions: ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete
-        :return: The joint actions as the Q-critics see them, ``(batch, n_agents, action_dim)``
+        :param observation: Parts of a batch of joint observations.
+        :param actions: Of shape ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete.
+        :return: The joint actions as inputs of the Q-critics, ``(batch, n_agents, action_dim)``.
         """
         features = self.policy.action_features(actions)
-        # What a dead agent's network says is not executed: to the Q-critics it would be noise
+        # Sampled actions of inactive agents are not executed, so they would be noise to the Q-critics.
         return features if observation.agent_mask is None else features * observation.agent_mask[..., None]
 
     @th.no_grad()
     def _q_explained_variance(self, states: th.Tensor, actions: th.Tensor, targets: th.Tensor) -> float:
         """
-        :param states: Of samples that the Q-critics have not been trained on, ``(batch, state_dim)``
-        :param actions: Joint actions as the Q-critics see them, ``(batch, n_agents, action_dim)``
-        :param targets: What the Q-critics learn, ``(batch,)``
-        :return: How much of what actions do to the targets the Q-critics explain, see ``explained_variance_within_states``
+        :param states: States of samples that the Q-critics have not been trained on, ``(batch, state_dim)``.
+        :param actions: Joint actions as inputs of the Q-critics, ``(batch, n_agents, action_dim)``.
+        :param targets: The targets of the Q-critics, ``(batch,)``.
+        :return: How much of the effects of actions on the targets the Q-critics explain, see
+            ``explained_variance_within_states``.
         """
         taken = diagnostic_sample(len(targets)).to(self.device)
         states = states[taken]
@@ -114,9 +117,9 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
 
     def _update_critics(self, rollout: Rollout) -> None:
         """
-        Regress each Q-critic on the targets (paper, equation 1), in minibatches of their own.
+        Fit each Q-critic to the targets (CORA, equation 1), in minibatches.
 
-        :param rollout: ``(n_steps, n_envs, ...)``
+        :param rollout: The rollout, ``(n_steps, n_envs, ...)``.
         """
         policy = self.policy
         rollout = rollout.flatten()
@@ -126,14 +129,14 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         learning_rate = self._scheduled(self.lr_schedule if self.q_learning_rate is None else self.q_learning_rate)
         update_learning_rate(policy.q_optimizer, learning_rate)
         parameters = list(policy.q_critic.parameters())
-        # Before they are trained on the rollout: in sample, critics explain the noise as well
+        # Before the critics are trained on the rollout, because in sample they would explain its noise as well.
         self.logger.record("train/q_explained_variance", self._q_explained_variance(states, actions, q_targets))
 
         critic = policy.q_critic
         if self.normalize_values:
             critic.normalizer.update(q_targets[:, None])
-        # In the units of the networks' outputs, and shuffled by one copy an epoch: done for each minibatch, both take longer
-        # than a small one's arithmetic
+        # In the units of the networks' outputs, and shuffled by one copy an epoch: done for each minibatch, both would take
+        # longer than the arithmetic of a small one.
         targets = critic.normalizer.normalize(q_targets[:, None])
         losses = []
         for _ in range(self.n_epochs if self.q_n_epochs is None else self.q_n_epochs):
@@ -141,7 +144,7 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
             shuffled = [part[order].split(self.batch_size) for part in (states, actions, targets)]
             for batch_states, batch_actions, batch_targets in zip(*shuffled, strict=True):
                 differences = batch_targets - critic.outputs(batch_states, batch_actions)
-                # The mean over samples, the sum over critics: another critic must not shrink a critic's step
+                # The mean over samples and the sum over critics, so that a critic's step does not depend on their number.
                 loss = regression_errors(differences, self.huber_delta).mean() * policy.n_critics
                 losses.append(loss.item())
                 policy.q_optimizer.zero_grad()

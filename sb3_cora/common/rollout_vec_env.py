@@ -1,4 +1,4 @@
-"""The training environment as the collection of rollouts sees it."""
+"""Wrappers of the training environment while a rollout is collected."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ from sb3_cora.common.vec_normalize import JointVecNormalize
 
 def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: Sequence[int] | None = None) -> None:
     """
-    :param name: What the value is, for the message
-    :param value: One entry per environment, ``(n_envs, ...)``, or a dict of such arrays
-    :param indices: Indices of the environments, 0, 1, ... if None
-    :raises ValueError: If an entry is NaN or infinite
+    :param name: What the value is, for the error message.
+    :param value: One entry per environment, ``(n_envs, ...)``, or a dict of such arrays.
+    :param indices: Indices of the environments, by default 0, 1, ...
+    :raises ValueError: If an entry is NaN or infinite.
     """
     parts = value.items() if isinstance(value, dict) else [(None, value)]
     for key, array in parts:
-        # A sum is finite only if its terms are, and much cheaper to take than the exact test
+        # A sum is finite only if its terms are, and much cheaper than the exact test.
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array.sum()):
             finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
             if not finite.all():
@@ -38,13 +38,13 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: 
 
 class RolloutVecEnv(VecEnvWrapper):
     """
-    Refuses non-finite observations and rewards, and keeps what ``collect_rollouts`` of Stable-Baselines3 does not hand on.
+    Refuses non-finite observations and rewards, and keeps what ``collect_rollouts`` of Stable-Baselines3 does not pass on.
 
-    It exists only for the time of a rollout, so that the user's chain of wrappers stays as it is.
+    It is applied only while a rollout is collected, so that the user's chain of wrappers stays as it is.
 
-    :param venv: The training environment
-    :param policy: The policy that acts in it
-    :param keeps_modes: Whether to keep the policy's most likely actions, in ``modes``
+    :param venv: The training environment.
+    :param policy: The policy that acts in it.
+    :param keeps_modes: Whether to keep the policy's most likely actions, in ``modes``.
     """
 
     def __init__(self, venv: VecEnv, policy: CooperativeActorCriticPolicy, keeps_modes: bool = False):
@@ -71,7 +71,7 @@ class RolloutVecEnv(VecEnvWrapper):
         self.infos = list(infos)
         normalize = unwrap_vec_normalize(self.venv)
         if normalize is not None:
-            # Its running statistics spread one environment's NaN over all of them, so name the culprit before that
+            # Through its running statistics, NaN from one environment reaches all of them, so check the original values first.
             check_finite("observation", normalize.get_original_obs())
             check_finite("reward", normalize.get_original_reward())
         check_finite("observation", observations)  # type: ignore[arg-type]
@@ -81,10 +81,10 @@ class RolloutVecEnv(VecEnvWrapper):
     @th.no_grad()
     def add_terminal_values(self, gamma: float) -> None:
         """
-        Add to the rewards of the last step, where it reached a time limit, the discounted values of the terminal observations,
-        and let its infos no longer ask for it, until ``restore_infos``.
+        Add the discounted values of terminal observations to the rewards of environments that the last step truncated, all in
+        one batch. Their infos are changed so that ``collect_rollouts`` does not add the values again, until ``restore_infos``.
 
-        :param gamma: Discount factor
+        :param gamma: Discount factor.
         """
         self.infos_at_limits = {
             index: info
@@ -106,19 +106,19 @@ class RolloutVecEnv(VecEnvWrapper):
             self.infos[index] = {**info, "TimeLimit.truncated": False}
 
     def restore_infos(self) -> None:
-        """Let callbacks that have kept the infos of the last step find them as the environment returned them."""
+        """Restore the infos of the last step to what the environment returned, for callbacks that have kept them."""
         for index, info in self.infos_at_limits.items():
             self.infos[index] = info
 
 
 class AgentRewardsVecEnv(RolloutVecEnv):
     """
-    Hands on the agents' own rewards, ``info["agent_rewards"]``, instead of the team's; where the environment has none,
-    every agent is given the team's.
+    Returns the agents' own rewards, ``info["agent_rewards"]``, instead of the team's. If the environment has none, every agent
+    gets the team's.
 
-    :param venv: The training environment
-    :param policy: The policy that acts in it
-    :param keeps_modes: Whether to keep the policy's most likely actions, in ``modes``
+    :param venv: The training environment.
+    :param policy: The policy that acts in it.
+    :param keeps_modes: Whether to keep the policy's most likely actions, in ``modes``.
     """
 
     def __init__(self, venv: VecEnv, policy: CooperativeActorCriticPolicy, keeps_modes: bool = False):

@@ -1,15 +1,15 @@
-"""Schedules beside those of Stable-Baselines3."""
+"""Schedules besides those of Stable-Baselines3."""
 
 
 class LateSchedule:
     """
-    Stays at a value for the first part of a training and then goes linearly to another, which it reaches at the end. (The
-    ``LinearSchedule`` of Stable-Baselines3 begins at once and may arrive early.)
+    A schedule that is constant for the first part of a training and then changes linearly until its end. (The
+    ``LinearSchedule`` of Stable-Baselines3 changes from the beginning and may end early.)
 
-    :param start: The value at first
-    :param end: The value at the end of the training
-    :param begin: When it begins to change, as a fraction of the training in [0, 1)
-    :raises ValueError: If ``begin`` is out of its range
+    :param start: The value in the first part.
+    :param end: The value at the end of the training.
+    :param begin: The end of the first part, as a fraction of the training in [0, 1).
+    :raises ValueError: If ``begin`` is out of its range.
     """
 
     def __init__(self, start: float, end: float, begin: float) -> None:
@@ -21,8 +21,8 @@ class LateSchedule:
 
     def __call__(self, progress_remaining: float) -> float:
         """
-        :param progress_remaining: From 1 at the beginning of the training to 0
-        :return: The value
+        :param progress_remaining: The progress remaining, from 1 at the beginning of the training to 0 at its end.
+        :return: The value.
         """
         part = max(1.0 - progress_remaining - self.begin, 0.0) / (1.0 - self.begin)
         return self.start + part * (self.end - self.start)

@@ -12,17 +12,17 @@ from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 
 class SuitePolicy:
     """
-    What acting in a suite's own API has in common: a suite adds how its observations become joint ones, and joint actions
-    its own.
+    Base of classes that act in a suite's own API. A subclass converts the suite's observations to joint ones, and joint
+    actions to those of the suite.
 
-    Each agent acts on its own observation. The state of a joint observation, which only critics look at, is left out.
+    Each agent acts on its own observation. The state, which only critics use, is not needed.
 
-    :param model: The trained model
-    :param observation_space: The joint observations of the suite's environment, ``Box(n_agents, obs_dim)``
-    :param action_space: Its joint actions
-    :param vec_normalize: The normalization that the model was trained with; that of the model's environment if ``None``
-    :raises TypeError: If the model is of no algorithm of this package
-    :raises ValueError: If the environment is none that the model can act in
+    :param model: The trained model.
+    :param observation_space: The joint observations of the suite's environment, ``Box(n_agents, obs_dim)``.
+    :param action_space: Its joint actions.
+    :param vec_normalize: The normalization that the model was trained with, by default that of the model's environment.
+    :raises TypeError: If the model is of no algorithm of this package.
+    :raises ValueError: If the model cannot act in the environment.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class SuitePolicy:
             raise ValueError(
                 f"The model was trained on {joint.n_agents} agents that observe {joint.obs_dim} numbers each and act in "
                 f"{model.action_space}, but in this environment observations are of shape {observation_space.shape} and "
-                f"actions in {action_space}. Give the environment the arguments and the wrappers of the training; what a "
-                "wrapper of the VecEnv did to observations (VecFrameStack), a wrapper of the suite has to do here."
+                f"actions in {action_space}. Give the environment the arguments and the wrappers of the training, and replace "
+                "wrappers of the VecEnv that change observations (VecFrameStack) by wrappers of the suite."
             )
         self.model = model
         self.joint_spaces = joint
@@ -51,16 +51,16 @@ class SuitePolicy:
 
     def _predict(self, parts: dict[str, np.ndarray], deterministic: bool) -> np.ndarray:
         """
-        :param parts: The joint observation, ``(..., n_agents, obs_dim)``, as ``"observation"``, and the masks where there
-            are any
-        :param deterministic: Whether to take the most likely actions
-        :return: The joint actions, ``(..., n_agents, act_dim)`` or ``(..., n_agents)``
+        :param parts: The joint observation, ``(..., n_agents, obs_dim)``, as ``"observation"``, and the masks if there are
+            any.
+        :param deterministic: Whether to take the most likely actions instead of sampling.
+        :return: The joint actions, ``(..., n_agents, act_dim)`` or ``(..., n_agents)``.
         """
         space = self.model.observation_space
         observation: Any = parts["observation"]
         if isinstance(space, spaces.Dict):
             joint = self.joint_spaces
-            # What is not at hand has no say in what the agents do: zeros for the state, ones for masks
+            # Missing parts do not affect actions: zeros for the state, ones for masks.
             shapes = {"state": (joint.state_dim,), "agent_mask": (joint.n_agents,), "action_mask": joint.action_mask.shape}
             observation = {
                 key: parts[key] if key in parts else np.full((*observation.shape[:-2], *shapes[key]), float(key != "state"))

@@ -1,4 +1,4 @@
-"""Stacks of a team's last observations, beside the masks of the present."""
+"""Stacks of a team's last observations, with masks of the present step only."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from sb3_cora.common.joint_env import MASKS
 
 class StackedBesideMasks(StackedObservations):
     """
-    Stacks all parts of a Dict observation but the masks, which hold for the present only.
+    Stacks all parts of a Dict observation except the masks, which hold for the present step only.
 
-    :param num_envs: Number of environments
-    :param n_stack: Number of observations to stack
-    :param observation_space: Joint observation space
+    :param num_envs: Number of environments.
+    :param n_stack: Number of observations to stack.
+    :param observation_space: Joint observation space.
     """
 
     def __init__(self, num_envs: int, n_stack: int, observation_space: spaces.Dict):
@@ -39,26 +39,26 @@ class StackedBesideMasks(StackedObservations):
 
 class JointVecFrameStack(VecFrameStack):
     """
-    ``VecFrameStack`` for joint environments: each agent sees its last observations side by side, oldest first, a state is
+    ``VecFrameStack`` for joint environments: the last observations of each agent are concatenated, oldest first, the state is
     stacked likewise, and masks are left as they are.
 
-    :param venv: The vectorized environment to wrap
-    :param n_stack: Number of observations to stack
+    :param venv: The vectorized environment to wrap.
+    :param n_stack: Number of observations to stack.
     """
 
     def __init__(self, venv: VecEnv, n_stack: int):
         if not isinstance(venv.observation_space, spaces.Dict):
             super().__init__(venv, n_stack)
             return
-        # Not the parent's constructor, which takes no masks
+        # Without the parent's constructor, which would stack the masks too.
         self.stacked_obs = StackedBesideMasks(venv.num_envs, n_stack, venv.observation_space)
         VecEnvWrapper.__init__(self, venv, observation_space=self.stacked_obs.stacked_observation_space)
 
 
 def check_frame_stacks(env: VecEnv) -> None:
     """
-    :param env: An environment in its wrappers
-    :raises ValueError: If a wrapper among them stacks masks
+    :param env: An environment with its wrappers.
+    :raises ValueError: If one of the wrappers stacks masks.
     """
     while isinstance(env, VecEnvWrapper):
         space = env.venv.observation_space

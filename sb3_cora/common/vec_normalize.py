@@ -1,4 +1,4 @@
-"""Normalization of a team's observations and rewards, with statistics of each agent's own or shared by all."""
+"""Normalization of a team's observations and rewards, with separate statistics for each agent or shared ones."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from sb3_cora.common.joint_env import MASKS, JointSpaces
 
 
 class SharedMeanStd(RunningMeanStd):
-    """Running statistics of the last axes of what it is given: all other axes are samples alike."""
+    """Running statistics over the last axes of an array. All axes before them count as samples."""
 
     def update(self, arr: np.ndarray) -> None:
         """
-        :param arr: ``(..., *shape)``
+        :param arr: Of shape ``(..., *shape)``.
         """
         super().update(arr.reshape(-1, *self.mean.shape))
 
 
 class MaskMeanStd(RunningMeanStd):
     """
-    Statistics with which ``VecNormalize`` leaves a mask as it is, whatever it is updated with.
+    Constant statistics with which ``VecNormalize`` leaves a mask as it is.
 
-    :param epsilon: What ``VecNormalize`` adds to the variance
-    :param shape: That of the mask
+    :param epsilon: The number that ``VecNormalize`` adds to the variance.
+    :param shape: Shape of the mask.
     """
 
     def __init__(self, epsilon: float, shape: tuple[int, ...]):
@@ -35,17 +35,17 @@ class MaskMeanStd(RunningMeanStd):
 
     def update(self, arr: np.ndarray) -> None:
         """
-        :param arr: Masks, of which nothing is to be learned
+        :param arr: Masks, which have no effect.
         """
 
 
 def leave_masks_alone(env: VecEnv) -> None:
     """
-    Keep each ``VecNormalize`` around an environment from changing masks, which it would by default where they are Boxes: a
-    mask that is always 1 would become 0. The statistics of the masks are replaced and not removed, so that
-    ``sync_envs_normalization`` brings them to an environment for evaluation, too.
+    Prevent each ``VecNormalize`` around an environment from changing masks. By default it normalizes those that are Boxes, so
+    that a mask that is always 1 would become 0. The statistics of the masks are replaced instead of removed, so that
+    ``sync_envs_normalization`` copies them to an environment for evaluation as well.
 
-    :param env: The environment in its wrappers
+    :param env: The environment with its wrappers.
     """
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecNormalize) and env.norm_obs and isinstance(env.obs_rms, dict):
@@ -56,10 +56,10 @@ def leave_masks_alone(env: VecEnv) -> None:
 
 class ReturnMeanStd(RunningMeanStd):
     """
-    Running statistics of the team's discounted returns, which carry those of the agents' along: where statistics are copied
-    from one environment to another, ``ret_rms`` is what Stable-Baselines3 copies.
+    Running statistics of the team's discounted returns. They hold those of the agents' returns as well, because
+    Stable-Baselines3 copies only ``ret_rms`` from one environment to another.
 
-    :param agents: Statistics of the agents' discounted returns
+    :param agents: Statistics of the agents' discounted returns.
     """
 
     def __init__(self, agents: RunningMeanStd):
@@ -69,17 +69,17 @@ class ReturnMeanStd(RunningMeanStd):
 
 class JointVecNormalize(VecNormalize):
     """
-    ``VecNormalize`` for joint environments: the agents may share the statistics of their observations, the agents' own
-    rewards in ``info["agent_rewards"]`` are normalized beside the team's, and masks are left as they are.
+    ``VecNormalize`` for joint environments: agents may share the statistics of their observations, their own rewards in
+    ``info["agent_rewards"]`` are normalized besides the team's, and masks are left as they are.
 
     Each agent's rewards are divided by the standard deviation of its own discounted return, or of all agents' returns
     with ``share_statistics``.
 
-    :param venv: The vectorized environment to wrap
-    :param args: Further arguments of ``VecNormalize`` by position
-    :param share_statistics: Whether all agents share one set of statistics, which suits equal agents whose observations
-        mean the same (agents padded to the longest observation count with their zeros); a state keeps its own in any case
-    :param kwargs: Further arguments of ``VecNormalize``, such as ``norm_obs``, ``norm_reward``, ``clip_obs``, ``gamma``
+    :param venv: The vectorized environment to wrap.
+    :param args: Further arguments of ``VecNormalize`` by position.
+    :param share_statistics: Whether all agents share one set of statistics, for agents whose observations have the same
+        meaning (the zeros of padded observations count as well). The state always has its own statistics.
+    :param kwargs: Further arguments of ``VecNormalize``, such as ``norm_obs``, ``norm_reward``, ``clip_obs``, ``gamma``.
     """
 
     agent_returns: np.ndarray
@@ -113,13 +113,13 @@ class JointVecNormalize(VecNormalize):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        # Belongs to the wrapped environment, as the team's running returns
+        # Belongs to the wrapped environment, like the team's running returns.
         del state["agent_returns"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "agent_ret_rms" in state:
-            # Backward compatibility: the agents' statistics were beside the team's, not in them
+            # Files of older versions have the agents' statistics beside those of the team instead of in them.
             ret_rms = ReturnMeanStd(state.pop("agent_ret_rms"))
             vars(ret_rms).update(vars(state["ret_rms"]))
             state["ret_rms"] = ret_rms
@@ -135,8 +135,8 @@ class JointVecNormalize(VecNormalize):
 
     def step_wait(self) -> VecEnvStepReturn:
         observations, rewards, dones, infos = super().step_wait()
-        # What ``sync_envs_normalization`` copies from a plain ``VecNormalize`` has no statistics of the agents, whose rewards
-        # stay as they are, as there
+        # After ``sync_envs_normalization`` from a plain ``VecNormalize`` there are no statistics of the agents, whose rewards
+        # then stay as they are.
         has_statistics = isinstance(self.ret_rms, ReturnMeanStd)
         if self.norm_reward and has_statistics and all("agent_rewards" in info for info in infos):
             agent_rewards = np.stack([info["agent_rewards"] for info in infos]).astype(np.float64)

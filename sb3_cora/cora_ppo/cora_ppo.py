@@ -26,7 +26,7 @@ from sb3_cora.credit import (
 
 
 class CoalitionArguments(QCriticArguments, total=False):
-    """Arguments of :class:`CORAPPO` that say what game is played, whatever divides the advantage."""
+    """Arguments of :class:`CORAPPO` that define the cooperative game, whatever concept divides the advantage."""
 
     baseline: str
     baseline_action: str
@@ -40,52 +40,50 @@ class CoalitionArguments(QCriticArguments, total=False):
 
 class CORAPPO(QCriticOnPolicyAlgorithm):
     """
-    Coalitional Rational Advantage Decomposition (CORA) with Proximal Policy Optimization: a centralized Q-critic values
-    what each coalition's sampled actions are worth beside the others' baseline actions, and the team's advantage is
-    divided among the agents by the epsilon-core of that game.
+    Coalitional Rational Advantage Decomposition (CORA) with Proximal Policy Optimization: a centralized Q-critic estimates
+    what each coalition's sampled actions are worth while the other agents take baseline actions, and the team's advantage is
+    divided among the agents by the epsilon-core of this game.
 
     For each sample, with state s, sampled joint action a and the policy's mode ā, coalition C is worth
     ``v(C) = Q(s, (a_C, ā_-C)) - b(s)`` (paper, equation 3), and the credits x solve (paper, equation 6)
 
     ``min eps + w/n sum_i (x_i - A/n)^2,  sum_{i in C} x_i >= v(C) - eps for all C,  sum_i x_i = A``.
 
-    The weight w means something only beside the size of the values: below 0.1 times their inverse the solution is the
-    least core, above 10 times it nearly the equal split; see ``credit_scale``. Credits that sum to A are multiplied by
-    the number of agents before the update, so that their mean over agents is the advantage that MAPPO gives each.
+    The effect of the weight w depends on the size of the values, see ``credit_scale``: with less than 0.1 over this size the
+    solution is the least core, with more than 10 over it nearly the equal split. Credits that sum to A are multiplied by the
+    number of agents before the update, so that their mean over agents is the advantage that MAPPO gives each agent.
 
-    The defaults are the paper's Algorithm 2, but for what helps the critics; its Algorithm 1 is ``baseline="q",
-    grand_advantage="q"``. Where there are many local optima, that with ``center_advantage=False`` and
-    ``eta=LateSchedule(0.0, 1.0, begin=0.7)`` escapes many of them: only what beats the mode is learned, so the mode climbs
-    while the noise stays wide, and the noise is taken back in the end.
+    The defaults are the paper's Algorithm 2, except for changes that help the critics. Its Algorithm 1 is ``baseline="q",
+    grand_advantage="q"``. In tasks with many local optima, Algorithm 1 with ``center_advantage=False`` and
+    ``eta=LateSchedule(0.0, 1.0, begin=0.7)`` escapes many of them: at first the policy learns only from actions that are
+    better than the mode, so that the mode improves while exploration stays wide, and exploration is reduced in the end.
 
     Paper: https://arxiv.org/abs/2506.04265
 
-    :param credit: How the advantage is divided: the name of a solution concept, see ``sb3_cora.credit.CONCEPTS``
-    :param baseline: What a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, said to
-        suit continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, discrete tasks)
-    :param baseline_action: What ā is, the action of those outside a coalition: ``"mode"``, the policy's most likely
-        action (paper, remark 4.1), or ``"expectation"``, which takes the mean of Q over ``n_baseline_samples`` actions
-        of the policy in its place
-    :param n_baseline_samples: Number of actions drawn for ``baseline_action="expectation"``
+    :param credit: The solution concept that divides the advantage, by its name in ``sb3_cora.credit.CONCEPTS``.
+    :param baseline: The value that a coalition is compared with: ``"v"``, the state's value V(s) (paper, Algorithm 2, for
+        continuous tasks), or ``"q"``, the value Q(s, ā) of the baseline actions (Algorithm 1, for discrete tasks).
+    :param baseline_action: The action ā of agents outside a coalition: ``"mode"``, the policy's most likely action (paper,
+        remark 4.1), or ``"expectation"``, with which Q is averaged over ``n_baseline_samples`` actions of the policy.
+    :param n_baseline_samples: Number of actions sampled for ``baseline_action="expectation"``.
     :param grand_advantage: What the credits sum to: ``"gae"``, the sampled advantage, or ``"q"``, the value v(N) of the
-        grand coalition (paper, equation 3)
+        grand coalition (paper, equation 3).
     :param variance_weight: Weight w of the variance of the credits, in units of one over the scaled values; for
-        ``credit="core_l1"`` that of their mean absolute deviation, without unit
-    :param epsilon_bound: Whether the eps of the programs stops at 0 (``"nonnegative"``) or is ``"free"`` to fall below
-    :param credit_scale: What values are divided by in the program (credits are multiplied back): ``"batch"``, the
-        standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's largest
-        excess at the equal split; ``"paper"``, nothing
-    :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to 8 agents (10 for
-        the Shapley and Banzhaf values), and as many as 8 agents have (254) beyond, or twice the number of agents
-    :param coalition_sampling: How they are drawn, see ``sb3_cora.credit.draw_coalitions``: ``"uniform"``,
-        ``"shapley_kernel"`` (by size; the Shapley value is then a least-squares estimate) or ``"permutations"``. If None,
-        ``"permutations"`` for the Shapley value, ``"uniform"`` otherwise. With every coalition its complement is drawn
-        where the credit needs it, that is for the nucleolus and for a free eps, and along permutations
-    :param include_extremes: Whether the agents on their own and everyone but one are always among the coalitions drawn.
-        They are in any case for the credits that are made of them, ``"singleton"`` and ``"difference"``
-    :param solver: ``"active_set"``, the batched solver, or ``"cvxpylayers"``, the reference
-    :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``
-    :param seed: Seed for the pseudo random generators, coalition sampling included
+        ``credit="core_l1"`` that of their mean absolute deviation, without unit.
+    :param epsilon_bound: Whether the eps of the programs stops at 0 (``"nonnegative"``) or may be negative (``"free"``).
+    :param credit_scale: The scale by which values are divided in the program (credits are multiplied by it afterwards):
+        ``"batch"``, the standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's
+        largest excess at the equal split; ``"paper"``, no scaling.
+    :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to the concept's
+        ``max_agents_exact``, and with more agents 254 or twice the number of agents, whichever is larger.
+    :param coalition_sampling: How they are drawn, one of ``"uniform"``, ``"shapley_kernel"`` and ``"permutations"``, see
+        ``sb3_cora.credit.draw_coalitions``; the concept's ``sampling`` if None. Each coalition is drawn with its complement if
+        the concept needs it (``complements``), if eps is free, and with ``"permutations"``.
+    :param include_extremes: Whether every agent on its own and everyone but one agent are always among the drawn coalitions.
+        If the concept needs them (``extremes``), they are in any case.
+    :param solver: Solver of the programs, ``"active_set"``, the batched one, or ``"cvxpylayers"``, the reference.
+    :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``.
+    :param seed: Seed for the pseudo random generators, coalition sampling included.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -129,8 +127,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         self.solver_kwargs = {} if solver_kwargs is None else solver_kwargs
         super().__init__(policy, env, *args, **kwargs)
 
-    def _check_settings(self) -> None:
-        super()._check_settings()
+    def _check_hyperparameters(self) -> None:
+        super()._check_hyperparameters()
         for name, choices in {
             "credit": tuple(CONCEPTS),
             "baseline": ("v", "q"),
@@ -143,27 +141,27 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown, expected one of {list(choices)}.")
-        # Made here only to fail at once where its package is missing, not after the first rollout
+        # Made here to raise now, instead of after the first rollout, if its package is missing.
         make_solver(self.solver, **self.solver_kwargs)
         if self.n_baseline_samples < 1:
             raise ValueError(f"n_baseline_samples must be at least 1, got {self.n_baseline_samples}.")
         if not self.variance_weight >= 0:
             raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
-        # Drawn here only to fail at once, and from a generator that nothing else uses
+        # Drawn here to raise now, too, from a generator that nothing else uses.
         self._coalitions(th.Generator())
 
     def _coalitions(self, generator: th.Generator) -> CoalitionSample:
         """
-        :param generator: Where randomness comes from
-        :return: The coalitions of a rollout
-        :raises ValueError: If there are not as many coalitions as asked for, or not as many as the credit takes
+        :param generator: Source of randomness.
+        :return: The coalitions of a rollout.
+        :raises ValueError: If ``n_coalitions`` is more than there are, or less than the concept needs.
         """
         return CONCEPTS[self.credit].draw(
             self.n_agents,
             self.n_coalitions,
             self.coalition_sampling,  # type: ignore[arg-type]
             generator,
-            # A free eps falls without end where coalitions are not balanced
+            # With unbalanced coalitions a free eps has no least value.
             paired=self.epsilon_bound == "free",
             include_extremes=self.include_extremes,
         )
@@ -171,11 +169,11 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     @th.no_grad()
     def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         """
-        Play the cooperative game of each sample and divide its advantage (paper, equations 3 and 6).
+        Compute the cooperative game of each sample and divide its advantage (paper, equations 3 and 6).
 
-        :param rollout: ``(n_steps, n_envs, ...)``
-        :return: Credits ``(n_steps, n_envs, n_agents)``; those of an efficient concept are multiplied by the number of
-            (living) agents, so that their mean is the advantage
+        :param rollout: The rollout, ``(n_steps, n_envs, ...)``.
+        :return: Credits ``(n_steps, n_envs, n_agents)``. Those of an efficient concept are multiplied by the number of
+            (active) agents, so that their mean is the advantage.
         """
         policy = self.policy
         shape = rollout.log_prob.shape
@@ -183,14 +181,14 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         state = rollout.observation.state
         actions = self._action_features(rollout.observation, rollout.actions)
         baseline_actions = self._baseline_actions(rollout)
-        # Torch's global generator, which ``seed`` fixes together with the sampling of actions
+        # PyTorch's global generator, which ``seed`` seeds and from which actions are sampled as well.
         coalitions = self._coalitions(th.default_generator).to(self.device)
         masks = coalitions.masks
 
         if self.baseline == "q":
             baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
         else:
-            # The critics' estimates are measured from V(s) already
+            # The critics estimate Q(s, a) - V(s), so V(s) is already subtracted.
             baseline = th.zeros_like(rollout.advantages[:, 0])
         values = coalition_values(policy.q_critic.bind(state), actions, baseline_actions, masks) - baseline[:, None]
         if self.grand_advantage == "q":
@@ -200,7 +198,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
         agent_mask = rollout.observation.agent_mask
         player_mask = None if agent_mask is None else agent_mask > 0.5
-        # The dead leave the game: neither the unit of the program nor what is logged may depend on them
+        # Inactive agents leave the game: neither the scale of the program nor what is logged may depend on them.
         players = grand_value.new_ones(len(grand_value), self.n_agents) if agent_mask is None else agent_mask
         n_players = players.sum(dim=1, keepdim=True).clamp(min=1.0)
         game_values = values if player_mask is None else values.masked_fill(~splits(masks, player_mask), -th.inf)
@@ -219,8 +217,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         try:
             allocated = allocate(**problem)
         except ConvergenceError as error:
-            # No reason to lose a training: what was found satisfies all coalitions nearly as well as can be
-            warnings.warn(f"{error} Training goes on with these.", stacklevel=2)
+            # Only warn, because the best credits found are nearly optimal, and an error would end the training.
+            warnings.warn(f"{error} Training continues with these.", stacklevel=2)
             allocated = allocate(**problem, check=False)
         credits = allocated.credits
 
@@ -241,9 +239,9 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
     def _baseline_actions(self, rollout: Rollout) -> th.Tensor:
         """
-        :param rollout: The flattened rollout
-        :return: What agents outside a coalition do, as the Q-critics see it, ``(n_draws, batch, n_agents, action_dim)``; of
-            the mode there is one draw
+        :param rollout: The flattened rollout.
+        :return: Actions of agents outside a coalition, as inputs of the Q-critics, ``(n_draws, batch, n_agents, action_dim)``.
+            The mode counts as a single draw.
         """
         if rollout.modes is not None:
             draws = rollout.modes[None]
@@ -255,11 +253,11 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         self, grand_value: th.Tensor, equal_split: th.Tensor, values: th.Tensor, masks: th.Tensor
     ) -> th.Tensor | None:
         """
-        :param grand_value: Value of the grand coalition ``(batch,)``
-        :param equal_split: Its equal shares among the living ``(batch, n_agents)``
-        :param values: Coalition values ``(batch, n_coalitions)``, minus infinity where a coalition does not split the living
-        :param masks: Coalitions ``(n_coalitions, n_agents)``
-        :return: What the values are divided by, see ``credit_scale``; 1 where that would be 0
+        :param grand_value: Value of the grand coalition ``(batch,)``.
+        :param equal_split: Its equal shares among the active agents ``(batch, n_agents)``.
+        :param values: Coalition values ``(batch, n_coalitions)``, minus infinity for coalitions of all active agents or none.
+        :param masks: Coalitions ``(n_coalitions, n_agents)``.
+        :return: The scale of the values, see ``credit_scale``; 1 where it would be 0. None for no scaling.
         """
         if self.credit_scale == "paper":
             return None

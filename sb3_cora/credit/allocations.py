@@ -1,10 +1,10 @@
 """
-How the grand value of a game is divided among the agents, given what coalitions are worth: checks, units and players, around
-the solution concept that divides.
+Divide the grand value of a game among its agents, given what coalitions are worth. A solution concept divides; this module
+checks its input, puts it into units in which it is well scaled, and leaves out agents that take no part.
 
-A batch of games is the values ``v(C)`` of the proper coalitions at hand ``(batch, n_coalitions)``, their masks
-``(n_coalitions, n_agents)``, and the grand value ``v(N)`` ``(batch,)``. The empty coalition is worth 0. A concept is called
-efficient where the credits of a game sum to ``v(N)``.
+A batch of games consists of the values ``v(C)`` of the given proper coalitions ``(batch, n_coalitions)``, their masks
+``(n_coalitions, n_agents)``, and the grand value ``v(N)`` ``(batch,)``. The empty coalition is worth 0. A concept is
+efficient if the credits of every game sum to ``v(N)``.
 """
 
 import math
@@ -20,20 +20,20 @@ from sb3_cora.credit.sampling import CoalitionSample, as_sample
 from sb3_cora.credit.solvers import ConvergenceError, CoreSolver, make_solver
 
 MIN_PIECE, MAX_PIECE_NUMBERS = 1024, 2**21
-"""On the CPU, samples are divided so many at a time that their values hold at most the second number of numbers, but at least
-the first number of samples."""
+"""On the CPU the batch is divided in pieces whose values hold at most ``MAX_PIECE_NUMBERS`` numbers, unless that would be
+fewer than ``MIN_PIECE`` samples."""
 
 
 class Credits(NamedTuple):
     """
-    Divided values of a batch of games, in the units of the values.
+    The credits of a batch of games, in the units of the coalition values.
 
-    :param credits: ``(batch, n_agents)``
-    :param epsilon: ``(batch,)``, the largest excess ``v(C) - x(C)`` that the credits ``x`` leave to a coalition at hand;
-        not below 0 unless ``epsilon_bound="free"``
-    :param gap: ``(batch,)``, how far the objective of the program may lie above its minimum; 0 for concepts that are
-        formulas, infinite for a sample without solution
-    :param converged: boolean ``(batch,)``
+    :param credits: Of shape ``(batch, n_agents)``.
+    :param epsilon: Of shape ``(batch,)``, the largest excess ``v(C) - x(C)`` over the given coalitions under the credits
+        ``x``; not below 0 unless ``epsilon_bound="free"``.
+    :param gap: Of shape ``(batch,)``, how far the objective of the program may lie above its minimum; 0 for concepts that are
+        formulas, infinite for a sample without solution.
+    :param converged: Boolean ``(batch,)``, whether the gap is within the solver's tolerance.
     """
 
     credits: th.Tensor
@@ -59,30 +59,32 @@ def allocate(
     """
     Divide the grand value of every game of a batch among its agents.
 
-    All arithmetic is in the precision of the solver, float64 unless told otherwise; the credits come back in the dtype of
-    ``values``. No gradient flows.
+    All arithmetic is in the precision of the solver, by default float64; the credits come back in the dtype of ``values``. No
+    gradient flows.
 
-    :param values: ``v(C)`` of the coalitions at hand, ``(batch, n_coalitions)``
-    :param masks: these coalitions, boolean ``(n_coalitions, n_agents)``, neither empty nor everyone; or a
-        ``CoalitionSample``, from which some concepts, such as ``"shapley"``, are estimated where not all are at hand
-    :param grand_value: ``v(N)``, ``(batch,)``
-    :param concept: one of ``CONCEPTS``
-    :param variance_weight: for ``"core"`` and ``"core_l1"``: the weight of the variance against ``eps``. In ``"core"`` the two
-        have different units, so a weight means something only beside a scale: ``1 / (2 * variance_weight)``, times ``scale``,
-        is the furthest that two agents' credits may leave the equal share. 0 gives the least core
-    :param epsilon_bound: whether ``eps`` stops at 0 (``"nonnegative"``) or may be ``"free"``; the nucleolus itself is always
-        that of a free one
-    :param scale: values are divided by it beforehand and credits multiplied afterwards, one positive number or ``(batch,)``;
-        it changes nothing but the meaning of ``variance_weight``. ``None``: the raw program of the paper
-    :param solver: for ``"core"``, ``"least_core"`` and ``"core_l1"``: one of ``SOLVERS``, or a solver
-    :param player_mask: ``(batch, n_agents)``, which agents take part (all if ``None``). The others leave the game: they get 0,
-        and a coalition is worth what it is worth without them. A lone player gets the grand value
-    :param check: raise on numbers that are not finite, on scales that are not positive and on samples that did not converge.
-        Otherwise such samples get zero credits, respectively the best credits found, and are flagged in ``converged``;
-        nothing is read back from the device, except to sort samples by ``player_mask``
-    :return: credits, epsilon, gap and convergence, in the units of ``values``
-    :raises ValueError: for arguments that are unknown, of the wrong shape or (with ``check``) not finite
-    :raises ConvergenceError: (with ``check``) when a sample did not converge
+    :param values: Values ``v(C)`` of the given coalitions, ``(batch, n_coalitions)``.
+    :param masks: These coalitions, boolean ``(n_coalitions, n_agents)``, neither empty nor everyone; or a
+        ``CoalitionSample``, from which concepts that can be estimated, such as ``"shapley"``, are estimated.
+    :param grand_value: Value ``v(N)`` of the grand coalition, ``(batch,)``.
+    :param concept: One of ``CONCEPTS``.
+    :param variance_weight: The weight of the variance against ``eps``, for ``"core"`` and ``"core_l1"``. In ``"core"`` the two
+        terms have different units, so a weight means something only together with ``scale``: among ``n`` agents no credit
+        is further than ``scale * (n - 1) / (2 * variance_weight)`` from the equal share. 0 gives the least core.
+    :param epsilon_bound: Whether ``eps`` stops at 0 (``"nonnegative"``) or may be negative (``"free"``). The credits of the
+        nucleolus do not depend on it: its excesses are always free.
+    :param scale: One positive number or ``(batch,)``. Values are divided by it before the program is solved, and credits are
+        multiplied by it afterwards; this changes nothing but the meaning of ``variance_weight``. ``None``: no scaling, the
+        program as the paper states it.
+    :param solver: One of ``SOLVERS``, or a solver, for ``"core"``, ``"least_core"`` and ``"core_l1"``.
+    :param player_mask: Of shape ``(batch, n_agents)``, which agents take part (all if ``None``). The others leave the game:
+        they get 0, and coalitions are formed among the players alone. A lone player gets the grand value.
+    :param check: Whether to raise on numbers that are not finite, scales that are not positive and samples that did not
+        converge. If not, samples with such numbers or scales get zero credits, those that did not converge get the best
+        credits found, and ``converged`` is false for all of them. Then nothing is read back from the device, except to group
+        samples by ``player_mask``.
+    :return: Credits, epsilon, gap and convergence, in the units of ``values``.
+    :raises ValueError: If an argument is unknown or of the wrong shape, or, with ``check``, not finite.
+    :raises ConvergenceError: If a sample did not converge, with ``check``.
     """
     if concept not in CONCEPTS:
         raise ValueError(f"concept={concept!r} is unknown, expected one of {list(CONCEPTS)}.")
@@ -109,7 +111,7 @@ def allocate(
 
     settings = {"variance_weight": variance_weight, "epsilon_bound": epsilon_bound, "solver": solver}
     divide = _Divider(concept, CONCEPTS[concept], settings)
-    # Piece by piece on the CPU: the copies of the values that the work takes then stay in its cache, and small.
+    # Piece by piece on the CPU, so that the temporary copies of the values fit into its cache.
     size = max(MIN_PIECE, MAX_PIECE_NUMBERS // max(1, values.shape[1])) if device.type == "cpu" else max(1, len(values))
     pieces = []
     for start in range(0, max(1, len(values)), size):
@@ -136,11 +138,11 @@ def allocate(
 
 class _Divider(NamedTuple):
     """
-    One way of dividing, for games of any number of players.
+    A concept together with the arguments of ``allocate`` that it may take.
 
-    :param name: of the concept
-    :param concept: what divides
-    :param settings: values of the settings that a concept may take, by name
+    :param name: The concept's name.
+    :param concept: The concept.
+    :param settings: Values of all arguments that concepts may take, by name.
     """
 
     name: str
@@ -151,11 +153,11 @@ class _Divider(NamedTuple):
         self, values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor, players: th.Tensor | None = None
     ) -> Credits:
         """
-        :param values: ``(batch, n_coalitions)``
-        :param sample: the coalitions
-        :param grand_value: ``(batch,)``
-        :param players: boolean ``(batch, n_agents)``, who takes part, for estimates; everyone if ``None``
-        :return: the divided values
+        :param values: Of shape ``(batch, n_coalitions)``.
+        :param sample: The coalitions.
+        :param grand_value: Of shape ``(batch,)``.
+        :param players: Boolean ``(batch, n_agents)``, which agents take part (all if ``None``). For concepts that estimate.
+        :return: The credits.
         """
         masks = sample.masks
         n_agents = masks.shape[1]
@@ -183,11 +185,13 @@ class _Divider(NamedTuple):
 
     def among(self, players: th.Tensor, values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor) -> Credits:
         """
-        :param players: boolean ``(batch, n_agents)``, who takes part in which game
-        :param values: ``(batch, n_coalitions)``
-        :param sample: the coalitions
-        :param grand_value: ``(batch,)``
-        :return: the divided values, solved together for all samples with the same players
+        Divide every game among its players. Samples with the same players are solved together.
+
+        :param players: Boolean ``(batch, n_agents)``, which agents take part in which game.
+        :param values: Of shape ``(batch, n_coalitions)``.
+        :param sample: The coalitions.
+        :param grand_value: Of shape ``(batch,)``.
+        :return: The credits.
         """
         if self.concept.estimates and sample.expected_counts is not None:
             return self(values, sample, grand_value, players)
@@ -208,7 +212,7 @@ class _Divider(NamedTuple):
 
 def _check_shapes(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, player_mask: th.Tensor | None) -> None:
     """
-    :raises ValueError: when the arguments of ``allocate`` do not belong together
+    :raises ValueError: If the shapes of the arguments of ``allocate`` do not match.
     """
     if masks.dim() != 2 or masks.dtype != th.bool or masks.shape[1] < 1:
         raise ValueError(f"masks must be boolean (n_coalitions, n_agents), got {masks.dtype} {tuple(masks.shape)}.")
@@ -226,7 +230,7 @@ def _check_shapes(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, p
 
 def _check_coalitions(masks: th.Tensor) -> None:
     """
-    :raises ValueError: for a coalition that is empty or grand
+    :raises ValueError: If a coalition is empty or grand.
     """
     size = masks.sum(dim=1)
     improper = ((size == 0) | (size == masks.shape[1])).nonzero()[:, 0]
@@ -241,7 +245,7 @@ def _check_coalitions(masks: th.Tensor) -> None:
 
 def _check_numbers(values: th.Tensor, grand_value: th.Tensor, unit: th.Tensor) -> None:
     """
-    :raises ValueError: for numbers that are not finite, or units that are not positive
+    :raises ValueError: If a number is not finite, or a unit is not positive.
     """
     bad = (~(values.isfinite().all(dim=1) & grand_value.isfinite())).nonzero()[:, 0]
     if len(bad):
@@ -254,14 +258,14 @@ def _check_numbers(values: th.Tensor, grand_value: th.Tensor, unit: th.Tensor) -
     bad = (~(unit.isfinite() & (unit > 0))).nonzero()[:, 0]
     if len(bad):
         raise ValueError(
-            f"scale must be positive and finite, got {unit[bad[0]].item()} for sample {int(bad[0])}. Replace it by 1 "
-            "where the values it was measured on are all equal."
+            f"scale must be positive and finite, got {unit[bad[0]].item()} for sample {int(bad[0])}. Where it is a spread of "
+            "values that are all equal, replace it by 1."
         )
 
 
 def _describe_failures(result: Credits) -> str:
     """
-    :return: which samples of the result did not converge, and what to do
+    :return: An error message that says which samples did not converge, and what to do.
     """
     failed = (~result.converged).nonzero()[:, 0]
     sample = int(failed[0])

@@ -1,4 +1,4 @@
-"""The game played at every sample: what a coalition is worth when only its members act as they did."""
+"""The game played at every sample: what a coalition is worth if only its members act as they did."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
@@ -6,26 +6,26 @@ from typing import Protocol, runtime_checkable
 import torch as th
 
 QFunction = Callable[[th.Tensor, slice], th.Tensor]
-"""Values of joint actions ``(n_samples, n_joint_actions, n_agents, action_dim)`` at the samples of a slice into the batch:
-``(n_samples, n_joint_actions)``. The states are the callable's own knowledge."""
+"""Given joint actions ``(n_samples, n_joint_actions, n_agents, action_dim)`` and the slice of the batch that they belong to, a
+Q-function returns their values ``(n_samples, n_joint_actions)``. It holds the states of the batch itself."""
 
 
 @runtime_checkable
 class FactoredQFunction(Protocol):
     """
-    A Q-function whose first layer is linear in the state and in each agent's action, so that a coalition's
-    pre-activation is a sum of parts computed once per agent.
+    A Q-function whose first layer is linear in the state and in each agent's action. The pre-activation of a coalition's joint
+    action is then a sum of one term per agent, and each term is computed once for all coalitions.
 
-    Methods to write: ``state_terms``, ``action_terms``, ``output``. ``hidden`` is the width of the first layer; several
-    critics are evaluated side by side and combined (say by their minimum) in ``output``.
+    Methods to write: ``state_terms``, ``action_terms``, ``output``. ``hidden`` is the width of the first layer. Several
+    critics are evaluated side by side, and combined in ``output``, for example by their minimum.
     """
 
     def state_terms(self, samples: slice) -> th.Tensor:
         """
         The state's part of the first layer, bias included.
 
-        :param samples: which samples of the batch
-        :return: ``(n_critics, n_samples, hidden)``
+        :param samples: Which samples of the batch.
+        :return: Of shape ``(n_critics, n_samples, hidden)``.
         """
         ...
 
@@ -33,18 +33,18 @@ class FactoredQFunction(Protocol):
         """
         Each agent's part of the first layer.
 
-        :param actions: ``(n_samples, n_agents, action_dim)``
-        :param samples: the samples these actions belong to
-        :return: ``(n_critics, n_samples, n_agents, hidden)``
+        :param actions: Of shape ``(n_samples, n_agents, action_dim)``.
+        :param samples: The samples these actions belong to.
+        :return: Of shape ``(n_critics, n_samples, n_agents, hidden)``.
         """
         ...
 
     def output(self, preactivations: th.Tensor) -> th.Tensor:
         """
-        Everything behind the first layer, the combination of the critics included. May overwrite its argument.
+        Everything behind the first layer, including the combination of the critics. May overwrite its argument.
 
-        :param preactivations: ``(n_critics, n_rows, hidden)``
-        :return: values ``(n_rows,)``
+        :param preactivations: Of shape ``(n_critics, n_rows, hidden)``.
+        :return: Values ``(n_rows,)``.
         """
         ...
 
@@ -59,23 +59,23 @@ def coalition_values(
     max_elements: int = 2**20,
 ) -> th.Tensor:
     """
-    Value ``Q(s, (a_C, a'_{-C}))`` of every coalition ``C``: its members act as sampled, the others as in the baseline
-    (CORA, equation 3, before the state's own value is subtracted, which is left to the caller).
+    Value ``Q(s, (a_C, a'_{-C}))`` of every coalition ``C``: its members act as sampled, the others as in the baseline. This is
+    equation 3 of CORA without the value of the state, which the caller subtracts.
 
-    Where ``q_fn`` is a ``FactoredQFunction`` its first layer is evaluated once per agent, not once per coalition:
-    the pre-activation of ``C`` is that of the baseline plus the sum of the members' changes, one product with the masks.
+    The first layer of a ``FactoredQFunction`` is evaluated once per agent, not once per coalition: the pre-activation of ``C``
+    is that of the baseline plus the sum of its members' changes, which is a product with the masks.
 
-    :param q_fn: the Q-function; see ``QFunction`` and ``FactoredQFunction`` for the two forms
-    :param actions: sampled actions ``(batch, n_agents, action_dim)``, one-hot where discrete
-    :param baseline_actions: what an agent outside the coalition does, same shape; or with an axis of draws before it,
-        ``(n_draws, batch, n_agents, action_dim)``, for the mean over several things it may do, say draws from the policy
-    :param masks: boolean coalitions ``(n_coalitions, n_agents)``
-    :param max_elements: batch and coalitions are cut into pieces whose largest temporary has at most this many numbers
-        (or as many as one sample and one coalition need). So beside the values themselves, memory stays within a handful of
-        temporaries of this size, 4 MiB each in single precision, whatever the batch and the number of agents; the values do
-        not depend on it
-    :return: values ``(batch, n_coalitions)``
-    :raises ValueError: when the shapes do not belong together
+    :param q_fn: The Q-function, in one of the two forms ``QFunction`` and ``FactoredQFunction``.
+    :param actions: Sampled actions ``(batch, n_agents, action_dim)``, one-hot where discrete.
+    :param baseline_actions: What agents outside the coalition do, of the same shape; or ``(n_draws, batch, n_agents,
+        action_dim)`` for the mean over several joint actions, for example draws from the policy.
+    :param masks: Boolean coalitions ``(n_coalitions, n_agents)``.
+    :param max_elements: Batch and coalitions are cut into pieces whose largest temporary tensor has at most this many
+        elements (or as many as one sample and one coalition need). Besides the values, memory holds a few temporaries of this
+        size, 4 MiB each by default in single precision, whatever the batch and the number of agents. The values do not depend
+        on it.
+    :return: Values ``(batch, n_coalitions)``.
+    :raises ValueError: If the shapes do not match.
     """
     if actions.dim() != 3 or baseline_actions.dim() not in (3, 4) or actions.shape != baseline_actions.shape[-3:]:
         raise ValueError(
@@ -89,10 +89,10 @@ def coalition_values(
         raise ValueError(f"max_elements must be positive, got {max_elements}.")
     draws = baseline_actions if baseline_actions.dim() == 4 else baseline_actions[None]
     if len(draws) == 0:
-        raise ValueError("baseline_actions hold no draw; the mean takes at least one.")
+        raise ValueError(f"baseline_actions must hold at least one draw, got shape {tuple(baseline_actions.shape)}.")
     masks = masks.to(actions.device)
     n_coalitions = len(masks)
-    # Filled piece by piece: to join pieces in the end would take the values' memory twice.
+    # Filled piece by piece, since joining the pieces in the end would take the memory of the values twice.
     values = actions.new_zeros(batch_size, n_coalitions)
     if n_coalitions == 0 or batch_size == 0:
         return values
@@ -100,7 +100,7 @@ def coalition_values(
     if isinstance(q_fn, FactoredQFunction):
         n_critics, _, hidden = q_fn.state_terms(slice(0, 1)).shape
         elements_per_value = n_critics * hidden
-        # The per-agent terms are temporaries too, larger than the rest where agents outnumber coalitions.
+        # The per-agent terms are temporaries too, the largest ones if agents outnumber coalitions.
         elements_per_sample = n_agents * elements_per_value
     else:
         elements_per_value = elements_per_sample = n_agents * action_dim
@@ -132,7 +132,7 @@ def _plain_values(
     """
     Coalition values by building every joint action.
 
-    :return: ``(n_samples, n_coalitions)`` of one chunk after the other
+    :return: Values ``(n_samples, n_coalitions_in_chunk)`` of one chunk of coalitions after another.
     """
     actions, baseline_actions = actions[:, None], baseline_actions[:, None]
     for masks in mask_chunks:
@@ -149,12 +149,12 @@ def _factored_values(
     """
     Coalition values from the first layer's terms.
 
-    :return: ``(n_samples, n_coalitions)`` of one chunk after the other
+    :return: Values ``(n_samples, n_coalitions_in_chunk)`` of one chunk of coalitions after another.
     """
     baseline_terms = q_fn.action_terms(baseline_actions, samples)
     n_critics, n_samples, n_agents, hidden = baseline_terms.shape
     baseline = q_fn.state_terms(samples).add(baseline_terms.sum(dim=2)).reshape(n_critics, 1, n_samples * hidden)
-    # Agents first and everything else flat: the sum over a coalition's members is then one large product per critic.
+    # With the agents first and everything else flat, the sum over a coalition's members is one large product per critic.
     changes = q_fn.action_terms(actions, samples) - baseline_terms
     changes = changes.transpose(1, 2).reshape(n_critics, n_agents, n_samples * hidden)
     for masks in mask_chunks:

@@ -1,4 +1,4 @@
-"""Coalitions drawn at random, for teams with too many to list, and how many of them it takes."""
+"""Coalitions drawn at random, for teams that form too many to list, and how many of them are enough."""
 
 import math
 from collections.abc import Callable
@@ -12,18 +12,19 @@ from sb3_cora.credit.coalitions import LARGEST_ENUMERATION, all_coalitions, extr
 Sampling = Literal["uniform", "shapley_kernel", "permutations"]
 
 SAMPLINGS: tuple[Sampling, ...] = ("uniform", "shapley_kernel", "permutations")
-"""What ``draw_coalitions`` knows by name."""
+"""The ways in which ``draw_coalitions`` can sample."""
 
 
 class CoalitionSample(NamedTuple):
     """
-    Coalitions together with how they came about, which the unbiased estimates of the Shapley and Banzhaf values need.
+    Coalitions together with how they were drawn, which unbiased estimates such as that of the Shapley value need.
 
-    :param masks: boolean ``(n_coalitions, n_agents)``
-    :param expected_counts: how often each of these was expected among the draws ``(n_coalitions,)``, positive; 1 for one that
-        is always there. ``None``: not known
-    :param orders: orders of arrival ``(n_orders, n_agents)``, a permutation of the agents in each row, where the masks are the
-        coalitions met on the way: first those of the first order, of one agent up to all but one, then the next order's
+    :param masks: Boolean ``(n_coalitions, n_agents)``.
+    :param expected_counts: How often each of these was expected among the draws ``(n_coalitions,)``, positive; 1 for a
+        coalition that is always included. ``None``: not known.
+    :param orders: Orders of arrival ``(n_orders, n_agents)``, a permutation of the agents in each row, if the masks are the
+        coalitions that form as agents arrive: first those of the first order, from one agent up to all but one, then those of
+        the next order. ``None`` if the coalitions were drawn otherwise.
     """
 
     masks: th.Tensor
@@ -32,16 +33,16 @@ class CoalitionSample(NamedTuple):
 
     def to(self, device: th.device | str) -> "CoalitionSample":
         """
-        :param device: where to
-        :return: the sample on that device
+        :param device: Where to put the masks, counts and orders.
+        :return: The sample on that device.
         """
         return CoalitionSample(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 def as_sample(coalitions: th.Tensor | CoalitionSample) -> CoalitionSample:
     """
-    :param coalitions: boolean masks ``(n_coalitions, n_agents)``, or a sample
-    :return: a sample, of whose origin nothing is known where it was but masks
+    :param coalitions: Boolean masks ``(n_coalitions, n_agents)``, or a sample.
+    :return: The sample. Made from masks alone, it says nothing about how they were drawn.
     """
     return coalitions if isinstance(coalitions, CoalitionSample) else CoalitionSample(coalitions)
 
@@ -56,25 +57,26 @@ def draw_coalitions(
     include_extremes: bool = False,
 ) -> CoalitionSample:
     """
-    Draw proper coalitions. No enumeration, so any number of agents will do.
+    Draw proper coalitions. They are not enumerated, so the number of agents may be large.
 
-    - ``"uniform"``: every coalition is equally likely; all that are drawn are different.
+    - ``"uniform"``: all coalitions are equally likely. No coalition is drawn twice.
     - ``"shapley_kernel"``: sizes are drawn in proportion to ``1 / (size * (n_agents - size))``, the weights under which the
-      Shapley value is a least-squares fit (Lundberg and Lee 2017), and within a size every coalition is equally likely; all
-      that are drawn are different, and a size whose turn comes more often than it has coalitions is taken whole.
-    - ``"permutations"``: the coalitions met along as many random orders of arrival as fit, each with every size once. Small
-      and large ones come up repeatedly.
+      Shapley value is a least-squares fit (Lundberg and Lee 2017), and within a size all coalitions are equally likely. No
+      coalition is drawn twice; if a size would be drawn more often than it has coalitions, all of them are taken.
+    - ``"permutations"``: the coalitions that form along random orders of arrival, as many orders as fit into
+      ``n_coalitions``. Each order holds one coalition of every size, so small and large coalitions are drawn repeatedly.
 
-    :param n_agents: number of agents, at least 2
-    :param n_coalitions: how many, at most ``2 ** n_agents - 2`` where they are different
-    :param sampling: one of ``SAMPLINGS``
-    :param generator: source of randomness, PyTorch's global one if ``None``; the masks stand on its device
-    :param paired: draw with every coalition its complement, and with every order its reverse. A least core with a free
-        epsilon and the nucleolus need it, and it lowers the variance of estimates. ``n_coalitions`` has to be even then
-    :param include_extremes: begin with every agent on its own and everyone but one agent, and draw only the rest. Not for
-        ``"permutations"``
-    :return: the coalitions and their expected counts
-    :raises ValueError: for an unknown sampling, and for a number of coalitions that there are not, that is odd, or too small
+    :param n_agents: Number of agents, at least 2.
+    :param n_coalitions: How many to draw. At most ``2 ** n_agents - 2``, except with ``"permutations"``.
+    :param sampling: One of ``SAMPLINGS``.
+    :param generator: Source of randomness, PyTorch's global one if ``None``; the masks are on its device.
+    :param paired: Whether to draw each coalition with its complement, and each order with its reverse. A free epsilon and
+        concepts with ``Concept.complements`` need it, and it lowers the variance of estimates. ``n_coalitions`` must be even
+        then, except with ``"permutations"``.
+    :param include_extremes: Whether to begin with every agent on its own and everyone but one agent, and draw only the rest.
+        Not for ``"permutations"``.
+    :return: The coalitions and their expected counts.
+    :raises ValueError: If ``sampling`` is unknown, or ``n_coalitions`` is too small, too large, or odd with ``paired``.
     """
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling={sampling!r} is unknown, expected one of {list(SAMPLINGS)}.")
@@ -106,13 +108,13 @@ def draw_coalitions(
 
 def sample_coalitions(n_agents: int, n_coalitions: int, generator: th.Generator | None = None) -> th.Tensor:
     """
-    Proper coalitions drawn uniformly without replacement: the masks of ``draw_coalitions`` at its plainest.
+    Proper coalitions drawn uniformly without replacement: the masks that ``draw_coalitions`` returns by default.
 
-    :param n_agents: number of agents
-    :param n_coalitions: how many to draw, 1 to ``2 ** n_agents - 2``
-    :param generator: source of randomness, PyTorch's global one if ``None``; the masks stand on its device
-    :return: boolean masks ``(n_coalitions, n_agents)``, all different
-    :raises ValueError: when there are fewer coalitions than asked for, or fewer than one is asked for
+    :param n_agents: Number of agents.
+    :param n_coalitions: How many to draw, 1 to ``2 ** n_agents - 2``.
+    :param generator: Source of randomness, PyTorch's global one if ``None``; the masks are on its device.
+    :return: Boolean masks ``(n_coalitions, n_agents)``, all different.
+    :raises ValueError: If ``n_coalitions`` is less than 1, or more coalitions than there are.
     """
     return draw_coalitions(n_agents, n_coalitions, "uniform", generator).masks
 
@@ -121,8 +123,8 @@ def coalitions_along(orders: th.Tensor) -> th.Tensor:
     """
     The proper coalitions that form as agents arrive one by one.
 
-    :param orders: ``(n_orders, n_agents)``, a permutation of the agents in each row
-    :return: boolean masks ``(n_orders * (n_agents - 1), n_agents)``, the first order's first, of growing size
+    :param orders: Of shape ``(n_orders, n_agents)``, a permutation of the agents in each row.
+    :return: Boolean masks ``(n_orders * (n_agents - 1), n_agents)``, the first order's first, of growing size.
     """
     n_agents = orders.shape[1]
     place = orders.argsort(dim=1)
@@ -132,17 +134,18 @@ def coalitions_along(orders: th.Tensor) -> th.Tensor:
 
 def required_coalitions(n_agents: int, delta: float, Delta: float) -> int:
     """
-    How many coalitions to draw for credits in the delta-probable core: all but a share ``delta`` of the coalitions get what
-    they are worth up to epsilon, with probability at least ``1 - Delta`` over the draw (paper, theorem 4.3; Yan and Procaccia
-    2021). The theorem gives the order ``(n + log(1 / Delta)) / delta^2``; the constant taken here, 1, is enough: a core
-    program of ``n`` unknowns violates more than ``delta`` with probability at most
-    ``sum_{i < n} binom(M, i) delta^i (1 - delta)^(M - i)`` (Campi and Garatti 2008), which at this number is below ``Delta``.
+    How many coalitions to draw for credits in the delta-probable core: with probability at least ``1 - Delta`` over the draw,
+    all but a share ``delta`` of the coalitions get what they are worth up to epsilon (CORA, theorem 4.3; Yan and Procaccia
+    2021). The theorem gives the order ``(n + log(1 / Delta)) / delta^2``, and the constant may be 1, as here: the solution of
+    a core program of ``n`` unknowns over ``M`` drawn coalitions violates more than a share ``delta`` of all coalitions with
+    probability at most ``sum_{i < n} binom(M, i) delta^i (1 - delta)^(M - i)`` (Campi and Garatti 2008), which for the
+    returned ``M`` is below ``Delta``.
 
-    :param n_agents: number of agents, at least 1
-    :param delta: share of coalitions that may be left short, between 0 and 1
-    :param Delta: probability with which more may be, between 0 and 1
-    :return: the number of coalitions. It may exceed ``2 ** n_agents - 2``: then take all
-    :raises ValueError: for numbers out of these ranges
+    :param n_agents: Number of agents, at least 1.
+    :param delta: Share of coalitions that may get less than that, between 0 and 1.
+    :param Delta: Probability with which more of them may get less, between 0 and 1.
+    :return: The number of coalitions. If it exceeds ``2 ** n_agents - 2``, take all proper coalitions instead.
+    :raises ValueError: If a number is out of its range.
     """
     if n_agents < 1:
         raise ValueError(f"n_agents must be at least 1, got {n_agents}.")
@@ -154,13 +157,14 @@ def required_coalitions(n_agents: int, delta: float, Delta: float) -> int:
 
 def _check_number(n_agents: int, n_coalitions: int, sampling: Sampling, paired: bool, include_extremes: bool) -> None:
     """
-    :raises ValueError: when so many coalitions cannot be drawn in this way
+    :raises ValueError: If this number of coalitions cannot be drawn in this way.
     """
     n_available = n_proper_coalitions(n_agents)
     if sampling == "permutations":
         if include_extremes:
             raise ValueError(
-                'include_extremes=True is not for sampling="permutations": every order has coalitions of its own.'
+                'include_extremes=True does not go with sampling="permutations", where the orders of arrival determine all '
+                "coalitions. Use include_extremes=False, or another sampling."
             )
         least = (n_agents - 1) * (2 if paired else 1)
         if n_agents < 2 or n_coalitions < least:
@@ -185,11 +189,11 @@ def _check_number(n_agents: int, n_coalitions: int, sampling: Sampling, paired: 
 
 def _collect(draw: Callable[[], th.Tensor], n_wanted: int) -> th.Tensor:
     """
-    Draw until there are enough different coalitions. To refuse what is there already keeps all others equally likely.
+    Draw until there are enough different coalitions. Rejecting repetitions keeps all other coalitions equally likely.
 
-    :param draw: draws some coalitions, boolean ``(n_drawn, n_agents)``
-    :param n_wanted: how many different ones
-    :return: boolean masks ``(n_wanted, n_agents)``
+    :param draw: Returns some random coalitions, boolean ``(n_drawn, n_agents)``.
+    :param n_wanted: How many different coalitions to return.
+    :return: Boolean masks ``(n_wanted, n_agents)``.
     """
     masks = draw()
     masks = masks[first_occurrences(masks)]
@@ -201,7 +205,7 @@ def _collect(draw: Callable[[], th.Tensor], n_wanted: int) -> th.Tensor:
 
 def _with_complements(masks: th.Tensor) -> th.Tensor:
     """
-    :return: every coalition followed by its complement, ``(2 * n_coalitions, n_agents)``
+    :return: Every coalition followed by its complement, ``(2 * n_coalitions, n_agents)``.
     """
     return th.stack([masks, ~masks], dim=1).flatten(end_dim=1)
 
@@ -210,19 +214,19 @@ def _draw_uniformly(
     n_agents: int, n_coalitions: int, smallest: int, paired: bool, generator: th.Generator | None
 ) -> th.Tensor:
     """
-    :param smallest: least size, both of a coalition and of its complement
-    :return: boolean masks ``(n_coalitions, n_agents)``, all different
+    :param smallest: Smallest size of a coalition and of its complement.
+    :return: Boolean masks ``(n_coalitions, n_agents)``, all different.
     """
     device = generator.device if generator is not None else None
 
     def eligible(masks: th.Tensor) -> th.Tensor:
         size = masks.sum(dim=1)
         masks = masks[(size >= smallest) & (size <= n_agents - smallest)]
-        # Of a pair, the one with the first agent stands for both.
+        # Of a coalition and its complement, the one with the first agent stands for both.
         return masks ^ ~masks[:, :1] if paired else masks
 
     n_wanted = n_coalitions // 2 if paired else n_coalitions
-    # Where more than half are wanted, most draws of a coin per agent would be refused.
+    # If more than half of them are wanted, most coalitions drawn by a coin toss per agent would be repetitions.
     if n_agents <= LARGEST_ENUMERATION and 2 * n_coalitions >= n_proper_coalitions(n_agents):
         masks = eligible(all_coalitions(n_agents, device))
         masks = masks[first_occurrences(masks)] if paired else masks
@@ -238,13 +242,13 @@ def _draw_by_size(
     n_agents: int, n_coalitions: int, smallest: int, paired: bool, generator: th.Generator | None
 ) -> tuple[th.Tensor, th.Tensor]:
     """
-    Share the draws among the sizes by their Shapley kernel weights, and draw within each without replacement.
+    Divide the draws among the sizes by their Shapley kernel weights, and draw within each size without replacement.
 
-    :param smallest: least size, both of a coalition and of its complement
-    :return: boolean masks ``(n_coalitions, n_agents)``, all different, and their expected counts ``(n_coalitions,)``
+    :param smallest: Smallest size of a coalition and of its complement.
+    :return: Boolean masks ``(n_coalitions, n_agents)``, all different, and their expected counts ``(n_coalitions,)``.
     """
     device = generator.device if generator is not None else None
-    # Paired, only the smaller of two complements is drawn; of size n / 2, the one with the first agent.
+    # If paired, only the smaller of a coalition and its complement is drawn; of size n / 2, the one with the first agent.
     sizes = list(range(smallest, n_agents // 2 + 1 if paired else n_agents - smallest + 1))
     halves = [paired and 2 * size == n_agents for size in sizes]
     n_of_size = [
@@ -254,8 +258,8 @@ def _draw_by_size(
     weights = [(0.5 if half else 1.0) / (size * (n_agents - size)) for size, half in zip(sizes, halves, strict=True)]
     shares = _share_out(n_coalitions // 2 if paired else n_coalitions, weights, n_of_size)
 
-    # Rounded at random so that the expectation is kept: every size counts those multiples of one, shifted by a uniform
-    # number, that its stretch of the total holds.
+    # Random rounding that keeps the expectations (systematic sampling): lay the shares end to end on a line, shift the line
+    # by a uniform number, and give every size as many draws as there are integers in its segment.
     shift = float(th.rand((), generator=generator, device=device, dtype=th.float64))
     ends, total = [shift], 0.0
     for share in shares:
@@ -275,9 +279,9 @@ def _draw_by_size(
 
 def _share_out(n_draws: int, weights: list[float], capacities: list[int]) -> list[float]:
     """
-    Draws in proportion to weights, except that nothing gets more than its capacity.
+    Divide draws in proportion to weights, but give nothing more than its capacity.
 
-    :return: expected number of draws of each, which sum to ``n_draws``
+    :return: The expected number of draws for each weight; they sum to ``n_draws``.
     """
     shares = [0.0] * len(weights)
     open_ = set(range(len(weights)))
@@ -300,8 +304,8 @@ def _draw_of_size(
     n_agents: int, size: int, n_coalitions: int, with_first_agent: bool, generator: th.Generator | None
 ) -> th.Tensor:
     """
-    :param with_first_agent: draw only from those that the first agent belongs to
-    :return: boolean masks ``(n_coalitions, n_agents)`` of this size, all different, uniform without replacement
+    :param with_first_agent: Whether to draw only coalitions that the first agent belongs to.
+    :return: Boolean masks ``(n_coalitions, n_agents)`` of this size, all different, uniform without replacement.
     """
     device = generator.device if generator is not None else None
     if with_first_agent:

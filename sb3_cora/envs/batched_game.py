@@ -1,4 +1,4 @@
-"""Games of common payoff that numpy plays in thousands of worlds at once, as joint environments."""
+"""Common-payoff games that NumPy plays in thousands of worlds at once, as joint environments."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,33 +13,33 @@ from gymnasium.error import ResetNeeded
 from sb3_cora.envs.registration import GAMES
 from sb3_cora.envs.worlds import Worlds, WorldsEnv, WorldsStep, WorldsVecEnv
 
-# Side of a game's picture without the bar below it, and height of that bar, in pixels
+# Side of a game's square picture, and height of the bar below it, in pixels.
 PICTURE_SIZE = 240
 BAR_HEIGHT = 12
 
-# Viridis at equal distances from 0 to 1, dark to bright also for the color-blind
-_COLOURS = np.array(
+# The colormap viridis at equal distances from 0 to 1. It runs from dark to bright, also for the color-blind.
+_COLORS = np.array(
     [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [253, 231, 37]]
 )
 
 
 class BatchedGame(ABC):
     """
-    A cooperative game of a fixed number of simultaneous moves, all of whose rewards go to the whole team.
+    A cooperative game of a fixed number of simultaneous moves, whose rewards go to the whole team. ``GameVecEnv`` and
+    ``GameEnv`` make environments of it.
 
-    Neither the rewards nor what comes next depend on anything but the step and the joint action, so a game keeps no state
-    of an episode: any number of environments may share one, which ``GameVecEnv`` and ``GameEnv`` make playable. Nothing in
-    them is random. What a game draws at construction, it draws from a seed of its own (``game_seed``), so that training
-    and evaluation, whatever their seeds, play the same game.
+    Rewards depend on nothing but the step and the joint action, and nothing random happens in an episode. So a game keeps no
+    state, and any number of environments may share it. Random games are drawn at construction from a seed of their own
+    (``game_seed``), so that training and evaluation play the same game, whatever their seeds.
 
-    All agents observe the step as the same one-hot vector, ``Box(n_agents, n_steps)``; in games of one step that is a
-    constant 1. After the last step no entry is 1.
+    All agents observe the current step as the same one-hot vector, ``Box(n_agents, n_steps)``; in games of one step it is a
+    constant 1. After the last step all entries are 0.
 
     A subclass calls ``super().__init__``, sets ``optimal_actions`` and writes ``rewards`` and ``draw``.
 
-    :param n_steps: Number of moves in an episode
-    :param action_space: ``MultiDiscrete([k_1, .., k_n])`` or ``Box(n_agents, act_dim)``
-    :raises ValueError: If ``n_steps`` is less than 1
+    :param n_steps: Number of moves in an episode.
+    :param action_space: Joint action space, ``MultiDiscrete([k_1, .., k_n])`` or ``Box(n_agents, act_dim)``.
+    :raises ValueError: If ``n_steps`` is less than 1.
     """
 
     #: One of the best joint actions for each step, ``(n_steps, *action_space.shape)``
@@ -55,35 +55,35 @@ class BatchedGame(ABC):
     @property
     def optimal_return(self) -> float:
         """
-        Undiscounted return of an episode of the best joint actions: no policy's is higher.
+        Undiscounted return of an episode in which all joint actions are optimal: the highest return of any policy.
         """
         return float(sum(self.rewards(step, best[None])[0] for step, best in enumerate(self.optimal_actions)))
 
     @abstractmethod
     def rewards(self, step: int, actions: np.ndarray) -> np.ndarray:
         """
-        What joint actions earn.
+        The rewards of joint actions.
 
-        :param step: Which step of the episode, from 0
-        :param actions: One joint action of the action space a world, ``(num_envs, *action_space.shape)``
-        :return: The team's reward in each world, ``(num_envs,)`` of float64, in new memory
+        :param step: The step of the episode, counted from 0.
+        :param actions: One joint action of the action space per world, ``(num_envs, *action_space.shape)``.
+        :return: The team's reward in each world, ``(num_envs,)`` of float64, in new memory.
         """
 
     @abstractmethod
     def draw(self, step: int, action: np.ndarray | None = None) -> np.ndarray:
         """
-        Draw one step of the game.
+        Render one step of the game.
 
-        :param step: Which step of the episode, from 0
-        :param action: The joint action to mark, if any
-        :return: ``(height, width, 3)`` of uint8
+        :param step: The step of the episode, counted from 0.
+        :param action: The joint action to mark, if any.
+        :return: The picture, ``(height, width, 3)`` of uint8.
         """
 
     def observations(self, step: int, num_envs: int) -> np.ndarray:
         """
-        :param step: Which step comes next, from 0; ``n_steps`` after the last one
-        :param num_envs: Number of worlds
-        :return: The step as one-hot, ``(num_envs, n_agents, n_steps)`` of float32, in new memory
+        :param step: The next step, counted from 0; ``n_steps`` after the last one.
+        :param num_envs: Number of worlds.
+        :return: The step as one-hot vectors, ``(num_envs, n_agents, n_steps)`` of float32, in new memory.
         """
         observations = np.zeros((num_envs, self.n_agents, self.n_steps), dtype=np.float32)
         if step < self.n_steps:
@@ -93,14 +93,14 @@ class BatchedGame(ABC):
 
 class GameWorlds(Worlds):
     """
-    A game in many worlds, each step of which is a few operations of numpy.
+    A game in many worlds, which takes a few NumPy operations per step.
 
-    All worlds are at the same step: they start together and their episodes are equally long.
+    All worlds are at the same step, since they start together and their episodes are equally long.
 
-    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``
-    :param num_envs: Number of worlds
-    :param game_kwargs: Arguments of the game
-    :raises ValueError: For an unknown game, arguments for a game already made, or less than one world
+    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``.
+    :param num_envs: Number of worlds.
+    :param game_kwargs: Arguments of the game.
+    :raises ValueError: If the game is unknown, a game already made is given arguments, or there is less than one world.
     """
 
     def __init__(self, game: str | BatchedGame, num_envs: int = 1, **game_kwargs: Any) -> None:
@@ -118,30 +118,30 @@ class GameWorlds(Worlds):
 
     def seed(self, seed: int) -> None:
         """
-        :param seed: Changes nothing, because nothing is random
+        :param seed: Has no effect, since nothing is random.
         """
 
     def reset(self, indices: np.ndarray | None = None) -> np.ndarray:
         """
         Start new episodes in all worlds.
 
-        :param indices: All worlds, whose episodes have ended together, or ``None``
-        :return: ``(num_envs, n_agents, n_steps)``
+        :param indices: All worlds, whose episodes have ended together, or ``None``.
+        :return: The first observations, ``(num_envs, n_agents, n_steps)``.
         """
         self._step = 0
         if indices is None:
-            # Where an episode has ended by itself, the picture is still that of its last step
+            # Not at the end of an episode, after which VecEnvs reset automatically: render() then still shows its last step.
             self._shown = (0, None)
         return self.game.observations(0, self.num_envs)
 
     def step(self, actions: np.ndarray) -> WorldsStep:
         """
-        :param actions: ``(num_envs, *action_space.shape)``
-        :return: What the step gives, with the team's reward for every agent
-        :raises gymnasium.error.ResetNeeded: If no episode is going on
+        :param actions: Of shape ``(num_envs, *action_space.shape)``.
+        :return: The outcome of the step, with the team's reward for every agent.
+        :raises gymnasium.error.ResetNeeded: If the episode is over.
         """
         if self._step >= self.game.n_steps:
-            raise ResetNeeded(f"No episode is going on: all of its {self.game.n_steps} steps are played. Call reset() first.")
+            raise ResetNeeded(f"The episode is over after its {self.game.n_steps} steps. Call reset() first.")
         rewards = self.game.rewards(self._step, actions)
         self._shown = (self._step, actions)
         self._step += 1
@@ -152,19 +152,19 @@ class GameWorlds(Worlds):
 
     def render(self, mode: str, index: int) -> np.ndarray:
         """
-        :param mode: ``"rgb_array"``
-        :param index: Which world
-        :return: The picture of the step played last, if one has been since a ``reset()`` of all worlds, else of the first,
-            ``(height, width, 3)`` of uint8
+        :param mode: Must be ``"rgb_array"``.
+        :param index: The index of the world.
+        :return: The picture of the last step played since ``reset()``, or of the first step if none was played,
+            ``(height, width, 3)`` of uint8.
         """
         step, actions = self._shown
         return self.game.draw(step, None if actions is None else actions[index])
 
 
 class _GameAttributes:
-    """What the environments of a game show of it."""
+    """The attributes of a game that its environments show."""
 
-    #: The game that is played
+    #: The game that is played.
     game: BatchedGame
 
     @property
@@ -183,19 +183,18 @@ class GameVecEnv(_GameAttributes, WorldsVecEnv):
     A Stable-Baselines3 ``VecEnv`` of a game in many worlds, see ``WorldsVecEnv``. In ``infos[i]["agent_rewards"]`` every
     agent has the team's reward.
 
-    An episode ends by termination and never by truncation, so ``"TimeLimit.truncated"`` is always false: the number of
-    steps belongs to the game, the agents observe how many are left, and there is nothing after the last for a value
-    function to bootstrap from.
+    Episodes are terminated and never truncated, so ``"TimeLimit.truncated"`` is always false. The number of steps is part of
+    the game and agents observe the step, so there is no value after the last step to bootstrap from.
 
-    Nothing is random, so worlds differ in nothing but their actions, and a seed is accepted and changes nothing.
+    Nothing is random: worlds differ only in the actions taken in them.
 
-    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``
-    :param num_envs: Number of worlds
-    :param seed: Changes nothing
-    :param render_mode: ``"rgb_array"``; ``render("human")`` shows those pictures in a window
-    :param game_kwargs: Arguments of the game
-    :raises ValueError: For an unknown game, arguments for a game already made, an unknown ``render_mode``, or less than
-        one world
+    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``.
+    :param num_envs: Number of worlds.
+    :param seed: Has no effect, since nothing is random.
+    :param render_mode: Render mode, ``"rgb_array"`` or ``None``; ``render("human")`` shows its pictures in a window.
+    :param game_kwargs: Arguments of the game.
+    :raises ValueError: If the game or ``render_mode`` is unknown, a game already made is given arguments, or there is less
+        than one world.
     """
 
     def __init__(
@@ -209,21 +208,21 @@ class GameVecEnv(_GameAttributes, WorldsVecEnv):
         worlds = GameWorlds(game, num_envs, **game_kwargs)
         self.game = worlds.game
         super().__init__(worlds, seed=seed, render_mode=render_mode)
-        # A VecEnv resets itself, so there is always an episode going on
+        # A VecEnv resets worlds automatically, so it can be stepped at any time.
         worlds.reset()
 
 
 class GameEnv(_GameAttributes, WorldsEnv):
     """
-    One world of a game as a joint ``gymnasium.Env``, for whatever wants such an environment.
+    One world of a game as a joint ``gymnasium.Env``, for code that needs such an environment.
 
-    It has the spaces, rewards and ends of episodes (always terminated, never truncated) of ``GameVecEnv``. Of an episode
-    that is over, ``step`` raises ``gymnasium.error.ResetNeeded``.
+    It has the spaces, rewards and episode ends (always terminated, never truncated) of ``GameVecEnv``. After the end of an
+    episode, ``step`` raises ``gymnasium.error.ResetNeeded``.
 
-    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``
-    :param render_mode: ``"rgb_array"``
-    :param game_kwargs: Arguments of the game
-    :raises ValueError: For an unknown game or ``render_mode``, or arguments for a game already made
+    :param game: Name of a registered game (``"climbing"``), or a ``BatchedGame``.
+    :param render_mode: Render mode, ``"rgb_array"`` or ``None``.
+    :param game_kwargs: Arguments of the game.
+    :raises ValueError: If the game or ``render_mode`` is unknown, or a game already made is given arguments.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium's interface
@@ -236,10 +235,10 @@ class GameEnv(_GameAttributes, WorldsEnv):
 
 def make_game(game: str | BatchedGame, **game_kwargs: Any) -> BatchedGame:
     """
-    :param game: Name of a registered game, or a game already made
-    :param game_kwargs: Arguments of the game
-    :return: The game
-    :raises ValueError: For an unknown name, or arguments for a game already made
+    :param game: Name of a registered game, or a game already made.
+    :param game_kwargs: Arguments of the game.
+    :return: The game.
+    :raises ValueError: If the name is unknown, or a game already made is given arguments.
     """
     if isinstance(game, BatchedGame):
         if game_kwargs:
@@ -258,10 +257,10 @@ def make_game(game: str | BatchedGame, **game_kwargs: Any) -> BatchedGame:
 
 def check_count(name: str, value: int, least: int = 1) -> None:
     """
-    :param name: Name of an argument
-    :param value: Its value
-    :param least: The smallest value allowed
-    :raises ValueError: If the value is not an integer, or too small
+    :param name: Name of an argument, for the error message.
+    :param value: Its value.
+    :param least: The smallest value allowed.
+    :raises ValueError: If the value is not an integer, or too small.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}={value!r}, expected an integer of at least {least}.")
@@ -269,10 +268,10 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 def check_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
     """
-    :param name: Name of an argument
-    :param bounds: Its value
-    :return: Lower and upper bound
-    :raises ValueError: If these are not two finite numbers in ascending order
+    :param name: Name of an argument, for the error message.
+    :param bounds: Its value.
+    :return: Lower and upper bound.
+    :raises ValueError: If these are not two finite numbers in ascending order.
     """
     if len(bounds) != 2 or not np.isfinite(bounds).all() or bounds[0] > bounds[1]:
         raise ValueError(f"{name}={bounds!r}, expected two finite numbers, the lower first.")
@@ -281,10 +280,10 @@ def check_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
 
 def game_generator(game_seed: int) -> np.random.Generator:
     """
-    :param game_seed: What a game draws is a function of this alone
-    :return: The generator to draw it from
-    :raises ValueError: If ``game_seed`` is no integer of at least 0; with ``None``, training and evaluation would play
-        different games
+    :param game_seed: The seed, on which a random game depends alone.
+    :return: The generator from which the game is drawn.
+    :raises ValueError: If ``game_seed`` is not an integer of at least 0. With ``None``, training and evaluation would play
+        different games.
     """
     check_count("game_seed", game_seed, least=0)
     return np.random.default_rng(game_seed)
@@ -292,12 +291,12 @@ def game_generator(game_seed: int) -> np.random.Generator:
 
 def color(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """
-    :param values: Numbers of any shape
-    :param low: The number that is darkest
-    :param high: The number that is brightest
-    :return: Their colors, ``(*values.shape, 3)`` of uint8
+    :param values: Numbers of any shape.
+    :param low: The number with the darkest color.
+    :param high: The number with the brightest color.
+    :return: Their colors, ``(*values.shape, 3)`` of uint8.
     """
-    # Equal numbers all the same color, without a division by 0
+    # If low equals high, all numbers get the same color, without a division by 0.
     positions = (values - low) / (high - low if high > low else 1.0)
-    anchors = np.linspace(0.0, 1.0, len(_COLOURS))
-    return np.stack([np.interp(positions, anchors, channel) for channel in _COLOURS.T], axis=-1).astype(np.uint8)
+    anchors = np.linspace(0.0, 1.0, len(_COLORS))
+    return np.stack([np.interp(positions, anchors, channel) for channel in _COLORS.T], axis=-1).astype(np.uint8)

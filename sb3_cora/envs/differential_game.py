@@ -1,4 +1,4 @@
-"""The differential game: one move of continuous actions on a surface of several hills."""
+"""The differential game: one step of continuous actions, rewarded by the height of a surface with several hills."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,26 +11,26 @@ from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, ch
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Centres keep away from the border by this much, so that a hill's top is not cut
-CENTRE_RANGE = 0.8
-# Draws of a centre, of which the one farthest from the centres before it is taken
-CENTRE_DRAWS = 16
-# Points along each axis of a plotted surface
+# Centers are drawn from [-0.8, 0.8] in each dimension, so that hilltops are not cut off by the border.
+CENTER_RANGE = 0.8
+# Number of draws for each center. The one farthest from the centers before it is kept.
+CENTER_DRAWS = 16
+# Points along each axis of a plotted surface.
 PLOT_POINTS = 201
 
 
 def gaussian_fields(actions: np.ndarray, centres: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """
-    Equation 7 of the CORA paper: the sum over fields of ``h_k exp(-|a - c_k|^2 / (2 w_k^2))``.
+    The reward, equation 7 of the CORA paper: the sum over fields ``k`` of ``h_k exp(-|a - c_k|^2 / (2 w_k^2))``.
 
-    :param actions: Joint actions ``a``, ``(batch, n_agents)``
-    :param centres: ``c``, ``(n_fields, n_agents)``
-    :param heights: ``h``, ``(n_fields,)``
-    :param widths: ``w``, ``(n_fields,)``, standard deviations in units of the actions
-    :return: ``(batch,)``
+    :param actions: Joint actions ``a``, ``(batch, n_agents)``.
+    :param centres: Centers ``c``, ``(n_fields, n_agents)``.
+    :param heights: Heights ``h``, ``(n_fields,)``.
+    :param widths: Widths ``w``, ``(n_fields,)``, standard deviations in units of the actions.
+    :return: Of shape ``(batch,)``.
     """
     squared = np.square(actions[:, None] - centres).sum(axis=-1)
-    # No matrix product, whose rounding depends on the size of the batch
+    # A sum of products, since the rounding of a matrix product depends on the size of the batch.
     return (heights * np.exp(squared / (-2.0 * np.square(widths)))).sum(axis=-1)
 
 
@@ -38,22 +38,23 @@ def climb_fields(
     starts: np.ndarray, centres: np.ndarray, heights: np.ndarray, widths: np.ndarray, max_iterations: int = 20_000
 ) -> np.ndarray:
     """
-    Local maxima of ``gaussian_fields``, by mean shift: each point moves to the mean of the centres, weighted by what their
-    fields pull at the point. That never descends, and stays within the convex hull of the centres, where all maxima are.
+    Local maxima of ``gaussian_fields``, by mean shift: in every iteration each point moves to the weighted mean of the
+    centers, where a center's weight is its field's value at the point over the squared width. The sum of the fields never
+    falls, and points stay within the convex hull of the centers, which contains all maxima.
 
-    :param starts: ``(n_starts, n_agents)``
-    :param centres: ``(n_fields, n_agents)``
-    :param heights: ``(n_fields,)``, positive
-    :param widths: ``(n_fields,)``
-    :param max_iterations: Moves after which to stop; far less are needed unless two hills are about to merge
-    :return: Where the starts lead, ``(n_starts, n_agents)``
+    :param starts: Points to start from, ``(n_starts, n_agents)``.
+    :param centres: Of shape ``(n_fields, n_agents)``.
+    :param heights: Of shape ``(n_fields,)``, positive.
+    :param widths: Of shape ``(n_fields,)``.
+    :param max_iterations: The largest number of iterations. Far fewer are needed unless two hills nearly merge.
+    :return: The maximum that each start leads to, ``(n_starts, n_agents)``.
     """
     points = starts
     for _ in range(max_iterations):
         squared = np.square(points[:, None] - centres).sum(axis=-1)
-        # Logarithms, because far away from all centres every field rounds to 0
-        pulls = np.log(heights / np.square(widths)) - squared / (2.0 * np.square(widths))
-        weights = np.exp(pulls - pulls.max(axis=1, keepdims=True))
+        # Computed from logarithms, because every field rounds to 0 far away from all centers.
+        log_weights = np.log(heights / np.square(widths)) - squared / (2.0 * np.square(widths))
+        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
         moved = weights @ centres / weights.sum(axis=1, keepdims=True)
         if np.abs(moved - points).max() < 1e-13:
             return moved
@@ -64,24 +65,25 @@ def climb_fields(
 class DifferentialGame(BatchedGame):
     """
     The differential game of the CORA paper (section 5.2), after Wei and Luke (2016): each agent chooses a number in
-    [-1, 1], and the team is paid the height of a surface at that point. The surface is a sum of Gaussian hills, several of
-    them local optima. An episode is one step.
+    [-1, 1], and the team's reward is the height of a surface at that point. The surface is a sum of Gaussian hills, most of
+    which are local optima. An episode is one step.
 
-    Heights and widths are drawn uniformly in the given ranges, but for the height of the best hill. Each centre is that of
-    16 uniform draws in [-0.8, 0.8] which is farthest from the centres before it, so that hills seldom merge. Distances
-    between points grow with the square root of the number of dimensions, and so do the widths, lest the hills of many agents
-    be out of anyone's sight: they are the drawn ones times ``sqrt(n_agents / 2)``.
+    Heights and widths are drawn uniformly from the given ranges, except for the height of the best hill. For each center, 16
+    points are drawn uniformly from [-0.8, 0.8], and the one farthest from the centers before it is kept, so that hills seldom
+    merge. Distances between random points grow with the square root of the number of dimensions. So that the hills of many
+    agents are still found, their widths grow in the same way: the drawn ones are multiplied by ``sqrt(n_agents / 2)``.
 
-    ``local_optima`` and ``optimal_return`` come from a search that climbs from every centre and from the middle between
-    every two of them until it stands still, which leaves an error below 1e-9 in the return.
+    ``local_optima`` and ``optimal_return`` are found by climbing from every center and from the midpoint of every two centers
+    until convergence, which leaves an error below 1e-9 in the return.
 
-    :param n_agents: Number of agents, which is the number of dimensions of the surface
-    :param n_fields: Number of hills, the best one included; where there are many, some are no optimum beside a higher one
-    :param best_height: Height of the best hill; where others overlap with it, the optimum is a little higher
-    :param height_range: Lowest and highest height of the other hills, above 0 and below ``best_height``
-    :param width_range: Smallest and largest standard deviation of a hill of two dimensions, above 0
-    :param game_seed: Seed of the hills
-    :raises ValueError: If a number is out of range
+    :param n_agents: Number of agents, which is the number of dimensions of the surface.
+    :param n_fields: Number of hills, including the best one. If they are many, some may be too close to a higher one to be
+        local optima.
+    :param best_height: Height of the best hill. If others overlap with it, the optimum is a little higher.
+    :param height_range: Lowest and highest height of the other hills, above 0 and below ``best_height``.
+    :param width_range: Smallest and largest standard deviation of a hill of two dimensions, above 0.
+    :param game_seed: Seed of the hills.
+    :raises ValueError: If a number is out of range.
     """
 
     def __init__(
@@ -103,10 +105,10 @@ class DifferentialGame(BatchedGame):
             raise ValueError(f"best_height={best_height}, expected a finite number above height_range={height_range!r}.")
         super().__init__(1, spaces.Box(-1.0, 1.0, (n_agents, 1), dtype=np.float32))
         generator = game_generator(game_seed)
-        self.centres = _spread_centres(generator, n_fields, n_agents)
+        self.centres = _spread_centers(generator, n_fields, n_agents)
         self.heights = np.array([best_height, *generator.uniform(low, high, n_fields - 1)])
         self.widths = generator.uniform(narrow, wide, n_fields) * np.sqrt(n_agents / 2)
-        #: Where the hilltops are, the highest first, ``(n_optima, n_agents)``
+        #: Joint actions at the hilltops, the highest first, ``(n_optima, n_agents)``.
         self.local_optima = self._search()
         self.optimal_actions = self.local_optima[:1, :, None]
 
@@ -115,13 +117,13 @@ class DifferentialGame(BatchedGame):
 
     def draw(self, step: int, action: np.ndarray | None = None) -> np.ndarray:
         """
-        The surface from dark (0) to bright (the optimum), the first agent's action from left to right, the second's
-        upwards, the others' as they are played, or best where nothing is. The best joint action is a cross, the one
-        played a dot; the bar below is full, because there is only one step.
+        Render the surface, from dark (0) to bright (the optimum), over the first agent's action (from left to right) and the
+        second's (upwards). The other agents' actions are those of ``action``, or optimal without it. The optimum is marked by
+        a cross and the joint action played by a dot; the bar below is full, because there is only one step.
 
-        :param step: 0
-        :param action: The joint action to mark, if any
-        :return: ``(252, 240, 3)`` of uint8
+        :param step: Always 0.
+        :param action: The joint action to mark, if any.
+        :return: The picture, ``(252, 240, 3)`` of uint8.
         """
         best = self.local_optima[0]
         shown = best if action is None else np.asarray(action, dtype=np.float64)[:, 0]
@@ -134,7 +136,7 @@ class DifferentialGame(BatchedGame):
             if not is_cross and action is None:
                 continue
             right = np.abs(columns - (point[0] + 1) / 2 * (PICTURE_SIZE - 1))
-            # A single agent's surface is a line, stretched to a picture
+            # A single agent's surface is a curve, whose picture does not depend on the row.
             up = np.abs(rows - (1 - point[1]) / 2 * (PICTURE_SIZE - 1)) if self.n_agents > 1 else np.zeros_like(right)
             for value, size in ((0, 6), (255, 4)):
                 mark = (right <= size) & (up <= size)
@@ -146,20 +148,20 @@ class DifferentialGame(BatchedGame):
         """
         Plot the surface of two agents.
 
-        :param ax: Where to plot: a surface on axes of three dimensions, a map on others; new axes of three dimensions if
-            not given
-        :return: The axes
-        :raises ValueError: If the game has not two agents
-        :raises ImportError: If matplotlib is not installed
+        :param ax: Axes to plot on: a surface if they have three dimensions, otherwise a map. New axes of three dimensions if
+            ``None``.
+        :return: The axes.
+        :raises ValueError: If the game does not have two agents.
+        :raises ImportError: If matplotlib is not installed.
         """
         self._check_plottable()
         axes = _new_axes(projection="3d") if ax is None else ax
         values = np.linspace(-1.0, 1.0, PLOT_POINTS)
         heights = self._section(PLOT_POINTS, self.local_optima[0])
-        # Axes of three dimensions have more methods than the type says
+        # Axes of three dimensions have methods that the type Axes lacks.
         axes_3d: Any = axes
         if _has_three_dimensions(axes):
-            # Every point: matplotlib would otherwise leave out all but 50 along an axis, and hilltops with them
+            # All points, since by default matplotlib keeps only 50 along an axis, which cuts off hilltops.
             axes_3d.plot_surface(*np.meshgrid(values, values), heights, cmap="viridis", rcount=PLOT_POINTS, ccount=PLOT_POINTS)
             axes_3d.set_zlabel("reward")
         else:
@@ -171,37 +173,37 @@ class DifferentialGame(BatchedGame):
 
     def plot_trajectory(self, means: np.ndarray, ax: "Axes | None" = None) -> "Axes":
         """
-        Plot, over the surface of two agents, the way of a policy's mean in the course of a training (the paper's figure 2).
+        Plot the trajectory of a policy's mean during training over the surface of two agents (figure 2 of the CORA paper).
 
-        Means outside of [-1, 1] are plotted where they act, on the border.
+        Means outside of [-1, 1] are plotted on the border, since actions are clipped.
 
-        :param means: The mean joint actions, first to last, ``(n_points, 2)`` or ``(n_points, 2, 1)``
-        :param ax: Where to plot, as in ``plot_surface``; a new map if not given
-        :return: The axes
-        :raises ValueError: If the game has not two agents, or ``means`` is of another shape or holds NaN
-        :raises ImportError: If matplotlib is not installed
+        :param means: The mean joint actions in the order of training, ``(n_points, 2)`` or ``(n_points, 2, 1)``.
+        :param ax: Axes to plot on, as in ``plot_surface``; a new map if ``None``.
+        :return: The axes.
+        :raises ValueError: If the game does not have two agents, or ``means`` has another shape or holds NaN.
+        :raises ImportError: If matplotlib is not installed.
         """
         self._check_plottable()
         means = np.asarray(means, dtype=np.float64)
         if means.shape[1:] not in ((2,), (2, 1)) or len(means) == 0 or np.isnan(means).any():
             raise ValueError(
                 f"The means are of shape {means.shape} and hold {np.isnan(means).sum()} NaN, expected (n_points, 2) or "
-                "(n_points, 2, 1) without NaN: one mean joint action for each time it was looked at."
+                "(n_points, 2, 1) without NaN: one mean joint action for each point in time."
             )
         axes = self.plot_surface(_new_axes() if ax is None else ax)
-        way = means.reshape(-1, 2).clip(-1.0, 1.0)
-        points = np.concatenate((way, self.local_optima[:1]))
+        trajectory = means.reshape(-1, 2).clip(-1.0, 1.0)
+        points = np.concatenate((trajectory, self.local_optima[:1]))
         if _has_three_dimensions(axes):
-            # Lifted by a little, and drawn last, lest the surface hide them
+            # Lifted a little above the surface, and plotted last, so that the surface does not hide them.
             points = np.column_stack((points, self._surface(points) + 0.02 * self.optimal_return))
         spot: dict[str, Any] = dict(markeredgecolor="black", linestyle="")
-        for drawn, style in (
+        for plotted, style in (
             (points[:-1], dict(color="red", marker=".", markersize=4, linewidth=1.5, label="mean of the policy")),
             (points[:1], dict(color="white", **spot, marker="o", label="start")),
             (points[-2:-1], dict(color="red", **spot, marker="s", label="end")),
             (points[-1:], dict(color="white", **spot, marker="*", markersize=12, label="optimum")),
         ):
-            axes.plot(*drawn.T, zorder=10, **style)
+            axes.plot(*plotted.T, zorder=10, **style)
         axes.legend(loc="upper right", fontsize="small")
         return axes
 
@@ -209,7 +211,7 @@ class DifferentialGame(BatchedGame):
         return gaussian_fields(points, self.centres, self.heights, self.widths)
 
     def _section(self, n_points: int, others: np.ndarray) -> np.ndarray:
-        """Heights over the first two agents' actions, ``(second, first)``, the others' as given."""
+        """Heights over the first two agents' actions, ``(second, first)``, with the other agents' actions fixed."""
         values = np.linspace(-1.0, 1.0, n_points)
         points = np.tile(others, (n_points * n_points, 1))
         points[:, 0] = np.tile(values, n_points)
@@ -218,9 +220,9 @@ class DifferentialGame(BatchedGame):
         return self._surface(points).reshape(n_points, n_points)
 
     def _search(self) -> np.ndarray:
-        """The different local optima, the highest first."""
+        """The distinct local optima, the highest first."""
         first, second = np.triu_indices(len(self.centres))
-        # The pairs of a centre and itself give the centres
+        # The midpoint of a center and itself is the center.
         starts = (self.centres[first] + self.centres[second]) / 2
         ends = climb_fields(starts, self.centres, self.heights, self.widths)
         found: list[np.ndarray] = []
@@ -231,16 +233,16 @@ class DifferentialGame(BatchedGame):
 
     def _check_plottable(self) -> None:
         if self.n_agents != 2:
-            raise ValueError(f"The surface of n_agents={self.n_agents} has no plot, only that of 2 has. Use render() instead.")
+            raise ValueError(f"Only games of 2 agents can be plotted, got n_agents={self.n_agents}. Use render() instead.")
 
 
-def _spread_centres(generator: np.random.Generator, n_fields: int, n_agents: int) -> np.ndarray:
-    centres = generator.uniform(-CENTRE_RANGE, CENTRE_RANGE, (1, n_agents))
-    while len(centres) < n_fields:
-        draws = generator.uniform(-CENTRE_RANGE, CENTRE_RANGE, (CENTRE_DRAWS, n_agents))
-        distances = np.square(draws[:, None] - centres).sum(axis=-1).min(axis=1)
-        centres = np.concatenate((centres, draws[distances.argmax()][None]))
-    return centres
+def _spread_centers(generator: np.random.Generator, n_fields: int, n_agents: int) -> np.ndarray:
+    centers = generator.uniform(-CENTER_RANGE, CENTER_RANGE, (1, n_agents))
+    while len(centers) < n_fields:
+        draws = generator.uniform(-CENTER_RANGE, CENTER_RANGE, (CENTER_DRAWS, n_agents))
+        distances = np.square(draws[:, None] - centers).sum(axis=-1).min(axis=1)
+        centers = np.concatenate((centers, draws[distances.argmax()][None]))
+    return centers
 
 
 def _new_axes(projection: str | None = None) -> "Axes":

@@ -1,4 +1,4 @@
-"""MaMuJoCo, the MuJoCo of gymnasium-robotics for teams (https://robotics.farama.org/envs/MaMuJoCo), as joint environments."""
+"""MaMuJoCo of gymnasium-robotics (https://robotics.farama.org/envs/MaMuJoCo) as joint environments."""
 
 import math
 import re
@@ -23,54 +23,55 @@ except ImportError as error:
 
 OBSERVATIONS = ("local", "full_state_id")
 
-# Scenarios in which what an agent observes is a selection of the state's entries, so that it need not be collected joint by
-# joint. It is not in Reacher and Pusher (other quantities), Walker2d (the state clips velocities, the agents' do not) and
-# ManySegmentAnt (contact forces of other bodies).
+# Scenarios in which agents observe a selection of the state's entries, which is faster to index than to collect joint by
+# joint. It is not so in Reacher and Pusher (other quantities), Walker2d (velocities are clipped in the state, not in the
+# observations) and ManySegmentAnt (contact forces of other bodies).
 SELECTED_FROM_STATE = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "ManySegmentSwimmer", "Swimmer")
 
-# Arguments of the suite itself; all others are the single robot's.
-FACTORISATION_ARGUMENTS = {"agent_factorization", "local_categories", "global_categories"}
+# Arguments of the suite itself. All others are those of the single robot.
+FACTORIZATION_ARGUMENTS = {"agent_factorization", "local_categories", "global_categories"}
 
 
 class MaMuJoCoEnv(gym.Env):
     """
-    A MuJoCo robot whose joints are moved by a team: a ``mamujoco_v1.parallel_env`` as a joint environment.
+    A MuJoCo robot whose joints are controlled by a team: a ``mamujoco_v1.parallel_env`` as a joint environment.
 
     The observation is a ``Dict`` with
 
-    - ``"observation"``: ``(n_agents, obs_dim)`` float32, padded with zeros where agents observe unequal amounts;
-    - ``"state"``: ``(state_dim,)`` float32, what the single robot's Gymnasium environment observes.
+    - ``"observation"``: ``(n_agents, obs_dim)`` float32, padded with zeros if agents observe unequal amounts;
+    - ``"state"``: ``(state_dim,)`` float32, the observation of the single robot's Gymnasium environment.
 
-    The action is ``Box(n_agents, act_dim)``, padded likewise. All agents are given the same reward, which is the team's. The
-    episode terminates where the robot's does (Hopper, Walker2d, Ant and Humanoid fall), and is truncated by the time limit:
-    for all agents at once, so there is no ``"agent_mask"``. Infos hold the robot's own entries and ``"agent_rewards"``.
+    The action is ``Box(n_agents, act_dim)``, padded likewise. All agents get the same reward, which is also the team's. The
+    episode terminates if that of the robot does (Hopper, Walker2d, Ant and Humanoid may fall), and is truncated by the time
+    limit, for all agents at once, so there is no ``"agent_mask"``. Infos hold the robot's own entries and ``"agent_rewards"``.
 
-    It is built on Gymnasium's ``-v5`` robots. The benchmark that goes by the same name in HARL (HAPPO, MAPPO) is another: it
-    runs ``-v2`` robots, and shows every agent everything. ``observation="full_state_id"`` is what it shows: the state and a
-    one-hot agent id, standardized over the entries of that one vector, ``(x - mean(x)) / std(x)``; ``"state"`` is
-    standardized likewise, by its own mean and deviation.
+    The robots are Gymnasium's ``-v5`` ones. HARL (HAPPO, MAPPO) has another benchmark of the same name, with ``-v2`` robots,
+    in which every agent observes everything. ``observation="full_state_id"`` gives agents the observations of HARL: the state
+    and a one-hot agent id, standardized over the entries of this vector, ``(x - mean(x)) / std(x)``. ``"state"`` is then
+    standardized likewise, by its own mean and standard deviation.
 
-    Worlds are stepped in one process by default, because sending a step to another process costs more than the step. On two
-    cores, one of them partly taken by other work, a ``DummyVecEnv`` made 17100 steps a second of HalfCheetah 2x3 with 4 worlds
-    and 17700 with 16, a ``SubprocVecEnv`` 4400 and 4100; of Ant 4x2, 3600 and 3700 against 2000 and 1500. For worlds in
-    processes of their own, ``make_joint_vec_env(..., vec_env_cls=SubprocVecEnv)``.
+    By default all environments are stepped in one process, because sending a step to another process costs more than the
+    step. On two cores, one of them partly used by other programs, a ``DummyVecEnv`` made 17100 steps per second of HalfCheetah
+    2x3 with 4 environments and 17700 with 16, a ``SubprocVecEnv`` 4400 and 4100; of Ant 4x2, 3600 and 3700 against 2000 and
+    1500. To step each environment in its own process, use ``make_joint_vec_env(..., vec_env_cls=SubprocVecEnv)``.
 
-    :param scenario: The robot, such as ``"HalfCheetah"``
-    :param agent_conf: How its joints are split among agents, such as ``"2x3"``: 2 agents of 3 joints each; for
-        ``ManySegmentAnt`` and ``ManySegmentSwimmer`` any ``"<agents>x<segments each>"``. ``None`` for one agent that moves
-        all joints
-    :param agent_obsk: An agent observes its own joints and the positions of those up to this many joints away
-    :param observation: ``"local"``, or ``"full_state_id"`` as described above, where ``agent_obsk`` has no effect
-    :param max_steps: Steps after which an episode is truncated; ``None`` for the robot's own limit, which is 1000 (50 of
-        Reacher, 100 of Pusher)
-    :param render_mode: ``"rgb_array"``, ``"depth_array"`` or ``"human"``; without a display, see :meth:`render`
-    :param kwargs: Further arguments of ``mamujoco_v1.parallel_env`` (``agent_factorization``, which goes before
+    :param scenario: The robot, such as ``"HalfCheetah"``.
+    :param agent_conf: How its joints are split among agents, such as ``"2x3"``: 2 agents of 3 joints each. For
+        ``ManySegmentAnt`` and ``ManySegmentSwimmer`` any ``"<agents>x<segments each>"``. ``None``: one agent controls all
+        joints.
+    :param agent_obsk: An agent observes its own joints and the positions of those up to this many joints away.
+    :param observation: What agents observe, ``"local"``, or ``"full_state_id"`` as described above, with which ``agent_obsk``
+        has no effect.
+    :param max_steps: Number of steps after which an episode is truncated. ``None``: the robot's own limit, which is 1000 (50
+        for Reacher, 100 for Pusher).
+    :param render_mode: Render mode, ``"rgb_array"``, ``"depth_array"`` or ``"human"``; without a display, see :meth:`render`.
+    :param kwargs: Further arguments of ``mamujoco_v1.parallel_env`` (``agent_factorization``, which overrides
         ``agent_conf``, ``local_categories``, ``global_categories``) and of the Gymnasium environment (such as
-        ``ctrl_cost_weight``)
-    :raises ValueError: If an argument is none of those named here
+        ``ctrl_cost_weight``).
+    :raises ValueError: If an argument is unknown or out of its range.
     """
 
-    # Gymnasium asks the class before there is a robot.
+    # On the class, because gym.make reads it there before it makes the environment.
     metadata = {"render_modes": ["human", "rgb_array", "depth_array"]}  # noqa: RUF012 - Gymnasium's interface
 
     def __init__(
@@ -109,16 +110,16 @@ class MaMuJoCoEnv(gym.Env):
         )
         self.action_space = joint_action_space([self.parallel_env.action_space(agent) for agent in agents])
         self._actuators = _actuators(self.parallel_env.agent_action_partitions)
-        # Where the user changes the robot or the categories, the selection may not be what the agents observe.
+        # With other arguments of the robot or other categories, agents may observe something else than the selection.
         self._selection: np.ndarray | None = None
         if agent_conf is None or (scenario in SELECTED_FROM_STATE and not kwargs):
             self._selection = _selection([self.parallel_env.observation_factorization[agent] for agent in agents])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """
-        :param seed: Seed of the robot's first pose
-        :param options: Handed on
-        :return: The joint observation and the robot's info
+        :param seed: Seed of the robot's initial pose.
+        :param options: Options of the robot's ``reset``.
+        :return: The joint observation and the robot's info.
         """
         super().reset(seed=seed)
         state, info = self.robot.reset(seed=seed, options=options)
@@ -126,11 +127,11 @@ class MaMuJoCoEnv(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """
-        :param action: ``(n_agents, act_dim)``
+        :param action: Of shape ``(n_agents, act_dim)``.
         :return: The joint observation, the team's reward, terminated, truncated, and the robot's info with
-            ``"agent_rewards"``, ``(n_agents,)``
+            ``"agent_rewards"``, ``(n_agents,)``.
         """
-        # In float64 as in the suite: the costs of control are computed from it.
+        # In float64 as in the suite, because control costs are computed from the action.
         state, reward, terminated, truncated, info = self.robot.step(action[self._actuators].astype(np.float64))
         agent_rewards = np.full(self._n_agents, reward, dtype=np.float32)
         return (
@@ -143,45 +144,46 @@ class MaMuJoCoEnv(gym.Env):
 
     def _joint_observation(self, state: np.ndarray) -> dict[str, np.ndarray]:
         """
-        :param state: What the robot's environment observes, ``(state_dim,)`` float64
-        :return: The joint observation
+        :param state: Observation of the robot's environment, ``(state_dim,)`` float64.
+        :return: The joint observation.
         """
         if self.observation == "full_state_id":
             return {"observation": _with_id(state, self._n_agents), "state": _standardized(state)}
         if self._selection is None:
-            # What parallel_env.step() gives, without the dicts of rewards, flags and infos, and without a second state
+            # Private, but without the dicts that parallel_env.step() makes besides, and without computing the state twice.
             own = self.parallel_env._get_obs()
             joint = pad_observations([own[agent] for agent in self.parallel_env.possible_agents])
             return {"observation": joint, "state": state.astype(np.float32)}
-        # The entry behind the state is the zero that pads.
+        # The last entry is the zero that the index -1 of padding selects.
         extended = np.zeros(self._state_dim + 1, dtype=np.float32)
         extended[:-1] = state
         return {"observation": extended[self._selection], "state": extended[:-1]}
 
     def render(self) -> Any:
         """
-        :return: In the modes of arrays, a picture ``(height, width, 3)`` of uint8 or depths ``(height, width)``
-        :raises RuntimeError: If MuJoCo has nothing to draw with
+        :return: A picture ``(height, width, 3)`` of uint8 with ``"rgb_array"``, depths ``(height, width)`` with
+            ``"depth_array"``.
+        :raises RuntimeError: If MuJoCo finds no way to render.
         """
         try:
             return self.robot.render()
-        # Each way to draw fails with errors of its own: FatalError, AttributeError, ImportError, RuntimeError.
+        # Each backend fails with errors of its own: FatalError, AttributeError, ImportError, RuntimeError.
         except Exception as error:
             raise RuntimeError(
-                "MuJoCo cannot draw. Without a display, set the environment variable MUJOCO_GL before Python starts: 'egl' "
+                "MuJoCo cannot render. Without a display, set the environment variable MUJOCO_GL before Python starts: 'egl' "
                 "(Debian packages libegl1 and libgl1-mesa-dri, or a GPU's driver) or 'osmesa' (Debian package libosmesa6, and "
                 "pip install pyopengl)."
             ) from error
 
     def close(self) -> None:
-        """Close the robot's environment and what it draws with."""
+        """Close the robot's environment and its renderer."""
         self.robot.close()
 
 
 def _check_split(scenario: str, agent_conf: str | None, custom: bool) -> None:
     """
-    :param custom: Whether the user brings a factorisation, which takes the place of the suite's
-    :raises ValueError: If the suite has no such scenario, or does not split it so
+    :param custom: Whether the user gives ``agent_factorization``, which replaces the suite's splits.
+    :raises ValueError: If the suite has no such scenario, or no such split of it.
     """
     if scenario not in MAMUJOCO_SPLITS:
         raise ValueError(f"MaMuJoCo has no scenario {scenario!r}. It has {', '.join(sorted(MAMUJOCO_SPLITS))}.")
@@ -197,18 +199,18 @@ def _check_split(scenario: str, agent_conf: str | None, custom: bool) -> None:
 
 def _check_observation(agent_obsk: int, observation: str, max_steps: int | None) -> None:
     """
-    :raises ValueError: If an argument is out of its range
+    :raises ValueError: If an argument is out of its range.
     """
     if observation not in OBSERVATIONS:
         raise ValueError(f"observation={observation!r} is unknown: use {' or '.join(map(repr, OBSERVATIONS))}.")
-    # The suite takes None to mean one agent that observes and moves everything, whatever the split.
+    # With None, the suite would make one agent that observes and controls everything, whatever the split.
     if not isinstance(agent_obsk, int) or agent_obsk < 0:
         raise ValueError(
             f"agent_obsk={agent_obsk!r} is no number of joints: use 0, 1, 2, ... For agents that observe everything use "
-            "observation='full_state_id'; for one agent in the place of the team, agent_conf=None."
+            "observation='full_state_id'; for one agent in place of the team use agent_conf=None."
         )
     if max_steps is not None and max_steps < 1:
-        raise ValueError(f"max_steps={max_steps!r} leaves no step: use at least 1, or None for the robot's own limit.")
+        raise ValueError(f"max_steps={max_steps!r}, expected at least 1, or None for the robot's own limit.")
 
 
 def _make_robot(
@@ -217,9 +219,9 @@ def _make_robot(
     """
     The environment of the single robot, with its time limit.
 
-    :raises ValueError: If the scenario does not take the arguments, or does not run on the installed MuJoCo
+    :raises ValueError: If the scenario does not take the arguments, or does not run on the installed MuJoCo.
     """
-    own = {name: value for name, value in kwargs.items() if name not in FACTORISATION_ARGUMENTS}
+    own = {name: value for name, value in kwargs.items() if name not in FACTORIZATION_ARGUMENTS}
     if scenario == "CoupledHalfCheetah":
         return _make_coupled_half_cheetah(1000 if max_steps is None else max_steps, render_mode, own)
     own["render_mode"] = render_mode
@@ -229,8 +231,8 @@ def _make_robot(
         return gym.make(f"{scenario}-v5", **own)
     n_agents, n_own_segments = map(int, agent_conf.split("x"))
     generator = many_segment_ant if scenario == "ManySegmentAnt" else many_segment_swimmer
-    # The suite writes the model into its own folder and removes it, which fails where worlds in several processes start at
-    # once, or where the folder is read-only.
+    # The suite writes the model into its own folder and removes it, which fails if environments start in several processes at
+    # once, or if the folder is read-only.
     with TemporaryDirectory() as folder:
         model = str(Path(folder) / "robot.xml")
         generator.gen_asset(n_segs=n_agents * n_own_segments, asset_path=model)
@@ -239,7 +241,7 @@ def _make_robot(
 
 def _make_coupled_half_cheetah(max_steps: int, render_mode: str | None, own: dict[str, Any]) -> gym.Env:
     if own:
-        raise ValueError(f"CoupledHalfCheetah takes no arguments of its own: drop {', '.join(sorted(own))}.")
+        raise ValueError(f"CoupledHalfCheetah takes no arguments of its own, got {', '.join(sorted(own))}: drop them.")
     robot = CoupledHalfCheetahEnv(render_mode)
     try:
         robot._get_obs()
@@ -253,11 +255,12 @@ def _make_coupled_half_cheetah(max_steps: int, render_mode: str | None, own: dic
 
 def _order_observed_joints(observed: list[dict[int, list]]) -> None:
     """
-    Order what agents observe by more than the joints' names.
+    Sort what agents observe by the joints' names and actuators.
 
-    Two joints of Pusher bear one name, and the suite leaves it to chance, in each environment anew, which comes first.
+    The suite sorts by names alone. Two joints of Pusher have the same name, so their order would be random in each
+    environment.
 
-    :param observed: For each agent, by distance, the joints it observes; ordered in place
+    :param observed: For each agent, by distance, the joints it observes. Sorted in place.
     """
     for joints_by_distance in observed:
         for joints in joints_by_distance.values():
@@ -266,10 +269,10 @@ def _order_observed_joints(observed: list[dict[int, list]]) -> None:
 
 def _actuators(partitions: list) -> tuple[np.ndarray, np.ndarray]:
     """
-    Where in the joint action the robot's actuators are.
+    The positions of the robot's actuators in the joint action.
 
-    :param partitions: Each agent's nodes, in the order of its actions
-    :return: Indices of agents and of their actions, ``(n_actuators,)`` each
+    :param partitions: Each agent's nodes, in the order of its actions.
+    :return: Indices of agents and of their actions, ``(n_actuators,)`` each.
     """
     where = {node.act_ids: (agent, index) for agent, nodes in enumerate(partitions) for index, node in enumerate(nodes)}
     agents, indices = zip(*(where[actuator] for actuator in range(len(where))), strict=True)
@@ -280,8 +283,8 @@ def _selection(entries: list[np.ndarray]) -> np.ndarray:
     """
     The agents' selections of the state as one array.
 
-    :param entries: Positions in the state, ``(d_i,)``, of what each agent observes
-    :return: ``(n_agents, max d_i)``, -1 for padding
+    :param entries: For each agent the indices of the state's entries that it observes, ``(d_i,)``.
+    :return: Of shape ``(n_agents, max d_i)``, padded with -1.
     """
     selection = np.full((len(entries), max(map(len, entries))), -1)
     for row, own in zip(selection, entries, strict=True):
@@ -291,31 +294,31 @@ def _selection(entries: list[np.ndarray]) -> np.ndarray:
 
 def _standardized(state: np.ndarray) -> np.ndarray:
     """
-    :param state: ``(state_dim,)``
-    :return: The same with mean 0 and deviation 1 over its entries, float32; zeros if they are all equal
+    :param state: Of shape ``(state_dim,)``.
+    :return: The state with mean 0 and standard deviation 1 over its entries, float32; zeros if they are all equal.
     """
-    centred = state - state.sum() / len(state)
-    deviation = math.sqrt(centred @ centred / len(state))
-    return (centred / (deviation or 1.0)).astype(np.float32)
+    centered = state - state.sum() / len(state)
+    deviation = math.sqrt(centered @ centered / len(state))
+    return (centered / (deviation or 1.0)).astype(np.float32)
 
 
 def _with_id(state: np.ndarray, n_agents: int) -> np.ndarray:
     """
-    What each agent observes in HARL: the state and its one-hot id in one vector, standardized over its entries.
+    The observation of each agent in HARL: the state and the agent's one-hot id in one vector, standardized over its entries.
 
-    :param state: ``(state_dim,)``
-    :param n_agents: Number of agents
-    :return: ``(n_agents, state_dim + n_agents)`` float32
+    :param state: Of shape ``(state_dim,)``.
+    :param n_agents: Number of agents.
+    :return: Of shape ``(n_agents, state_dim + n_agents)`` float32.
     """
-    # The agents' vectors are permutations of one another, with one mean and one deviation. Both in plain sums, because
-    # NumPy's mean and std of each row take longer than the robot's step.
+    # The agents' vectors are permutations of one another, so they have the same mean and standard deviation. Both are computed
+    # from plain sums, because NumPy's mean and std of each row take longer than the robot's step.
     length = len(state) + n_agents
     mean = (float(state.sum()) + 1.0) / length
-    centred = state - mean
-    squares = float(centred @ centred) + (n_agents - 1) * mean**2 + (1.0 - mean) ** 2
+    centered = state - mean
+    squares = float(centered @ centered) + (n_agents - 1) * mean**2 + (1.0 - mean) ** 2
     scale = 1.0 / math.sqrt(squares / length)
     vectors = np.full((n_agents, length), -mean * scale, dtype=np.float32)
-    vectors[:, : len(state)] = centred * scale
-    # The diagonal behind the states
+    vectors[:, : len(state)] = centered * scale
+    # The ones of the one-hot ids: the diagonal behind the states.
     vectors.reshape(-1)[len(state) :: length + 1] = (1.0 - mean) * scale
     return vectors

@@ -1,4 +1,4 @@
-"""Games whose rewards stand in a table: one entry for each joint action, one table for each step."""
+"""Games whose rewards are given by tables: one table for each step, with an entry for each joint action."""
 
 from collections.abc import Sequence
 
@@ -17,17 +17,17 @@ from sb3_cora.envs.batched_game import (
 
 CLIMBING_PAYOFFS = ((11.0, -30.0, 0.0), (-30.0, 7.0, 6.0), (0.0, 0.0, 5.0))
 
-# 800 MB of float64
+# 800 MB in float64.
 MAX_ENTRIES = 10**8
 
 
 class MatrixGame(BatchedGame):
     """
-    A game with given tables. Use it as ``GameVecEnv(MatrixGame(payoffs), num_envs=64)``.
+    A game with given tables, for example played as ``GameVecEnv(MatrixGame(payoffs), num_envs=64)``.
 
     :param payoffs: The team's reward for each step and joint action, ``(n_steps, k_1, .., k_n)``, where agent ``i`` has
-        ``k_i`` actions
-    :raises ValueError: If ``payoffs`` has no agent, an agent no action, or an entry is not finite
+        ``k_i`` actions.
+    :raises ValueError: If there is no step, no agent, or an agent without actions, or if an entry is not finite.
     """
 
     def __init__(self, payoffs: np.ndarray) -> None:
@@ -35,7 +35,7 @@ class MatrixGame(BatchedGame):
         if self.payoffs.ndim < 2 or self.payoffs.size == 0:
             raise ValueError(
                 f"The payoffs are of shape {self.payoffs.shape}, expected (n_steps, k_1, .., k_n) with at least one step, "
-                "one agent and one action each. Put one table T played over n_steps steps as "
+                "one agent and one action each. For the same table T in every step, give "
                 "np.broadcast_to(T, (n_steps, *T.shape))."
             )
         if not np.isfinite(self.payoffs).all():
@@ -49,33 +49,34 @@ class MatrixGame(BatchedGame):
 
     def best_joint_actions(self, step: int) -> np.ndarray:
         """
-        All the best joint actions, of which ``optimal_actions[step]`` is the first.
+        All optimal joint actions of a step; ``optimal_actions[step]`` is the first of them.
 
-        :param step: Which step of the episode, from 0
-        :return: ``(n_best, n_agents)``
+        :param step: The step of the episode, counted from 0.
+        :return: The joint actions, ``(n_best, n_agents)``.
         """
         return np.argwhere(self.payoffs[step] == self.payoffs[step].max())
 
     def draw(self, step: int, action: np.ndarray | None = None) -> np.ndarray:
         """
-        The step's table from dark (the lowest reward of all steps) to bright (the highest). The actions of the first half
-        of the agents count the rows, those of the others the columns, the last agent's fastest. A best joint action has a
-        dot; the joint action played has a frame; the bar below shows how far the episode is.
+        Render the table of a step, from dark (the lowest reward of all steps) to bright (the highest). The actions of the
+        first half of the agents determine the row, those of the others the column, where the last agent's action varies
+        fastest. Optimal joint actions have a dot, the joint action played has a frame, and the bar below shows the progress
+        of the episode.
 
-        :param step: Which step of the episode, from 0
-        :param action: The joint action to mark, if any
-        :return: ``(252, 240, 3)`` of uint8
+        :param step: The step of the episode, counted from 0.
+        :param action: The joint action to mark, if any.
+        :return: The picture, ``(252, 240, 3)`` of uint8.
         """
         n_actions = self.payoffs.shape[1:]
-        # With an odd number of agents the rows get one more; a single agent's actions are all rows
+        # With an odd number of agents, the rows take one agent more than the columns.
         row_agents = (self.n_agents + 1) // 2
         shape = int(np.prod(n_actions[:row_agents])), int(np.prod(n_actions[row_agents:]))
         table = self.payoffs[step].reshape(shape)
-        # Of a table of more cells than pixels some cells are left out
+        # A table with more cells than pixels is subsampled.
         rows, columns = (np.arange(PICTURE_SIZE) * count // PICTURE_SIZE for count in shape)
         picture = np.empty((PICTURE_SIZE + BAR_HEIGHT, PICTURE_SIZE, 3), dtype=np.uint8)
         picture[:PICTURE_SIZE] = color(table[np.ix_(rows, columns)], self.payoffs.min(), self.payoffs.max())
-        # More than that would be a picture of dots
+        # With more dots nothing else would be seen.
         for best in self.best_joint_actions(step)[:100]:
             top, bottom, left, right = self._cell(best, shape)
             row, column = (top + bottom) // 2, (left + right) // 2
@@ -92,11 +93,11 @@ class MatrixGame(BatchedGame):
         return picture
 
     def _cell(self, action: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Pixels of a joint action's cell: top, bottom, left, right, the second and fourth excluded."""
+        """Pixels of a joint action's cell: top, bottom (exclusive), left, right (exclusive)."""
         row, column = np.unravel_index(np.ravel_multi_index(tuple(action), self.payoffs.shape[1:]), shape)
         pixels = []
         for index, count in zip((int(row), int(column)), shape, strict=True):
-            # At least 10 pixels, so that there is something to see of a cell smaller than that
+            # At least 10 pixels, so that marks of smaller cells are visible.
             start = min(index * PICTURE_SIZE // count, PICTURE_SIZE - 10)
             pixels += [start, max((index + 1) * PICTURE_SIZE // count, start + 10)]
         top, bottom, left, right = pixels
@@ -105,15 +106,15 @@ class MatrixGame(BatchedGame):
 
 class MatrixTeamGame(MatrixGame):
     """
-    The matrix team game of the CORA paper (section 5.1): every step has a table of random rewards of its own, so that the
-    best joint action changes from step to step, which the agents observe.
+    The matrix team game of the CORA paper (section 5.1). Every step has a random table of its own, so the best joint action
+    changes from step to step. Agents observe the step.
 
-    :param n_agents: Number of agents
-    :param n_actions: Number of actions of each agent
-    :param n_steps: Number of steps of an episode
-    :param reward_range: Lowest and highest reward; the entries are drawn uniformly in between
-    :param game_seed: Seed of the tables
-    :raises ValueError: If a number is out of range, or the tables are too large to be held
+    :param n_agents: Number of agents.
+    :param n_actions: Number of actions of each agent.
+    :param n_steps: Number of steps of an episode.
+    :param reward_range: Lowest and highest reward; the entries are drawn uniformly in between.
+    :param game_seed: Seed of the tables.
+    :raises ValueError: If a number is out of range, or the tables are too large.
     """
 
     def __init__(
@@ -131,22 +132,22 @@ class MatrixTeamGame(MatrixGame):
 
 class MultiPeakGame(MatrixGame):
     """
-    The multi-peak matrix team game of the CORA paper (section 5.1): in every step a few joint actions are peaks, one of
-    them the best, and all others cost the team.
+    The multi-peak matrix team game of the CORA paper (section 5.1). In every step a few joint actions are peaks, one of them
+    the best, and all other joint actions, the background, have lower rewards.
 
-    No agent plays the same action in two peaks of a step, so each peak is a local optimum: as long as not all agents leave it
-    together, and for the same other peak, the team falls into the background.
+    No agent plays the same action in two peaks of a step, so each peak is a local optimum: unless all agents change to the
+    same other peak together, the team gets a reward of the background.
 
-    :param n_agents: Number of agents
-    :param n_actions: Number of actions of each agent
-    :param n_steps: Number of steps of an episode
-    :param n_peaks: Number of peaks in each step, the best one included; at most ``n_actions``
-    :param best_peak: Reward of the best peak
-    :param peak_range: Lowest and highest reward of the other peaks, which are drawn uniformly in between
-    :param background_range: Lowest and highest reward of everything else, likewise
-    :param game_seed: Seed of the tables
-    :raises ValueError: If a number is out of range, the rewards of background, peaks and best peak do not lie above one
-        another, or the tables are too large to be held
+    :param n_agents: Number of agents.
+    :param n_actions: Number of actions of each agent.
+    :param n_steps: Number of steps of an episode.
+    :param n_peaks: Number of peaks in each step, the best one included; at most ``n_actions``.
+    :param best_peak: Reward of the best peak.
+    :param peak_range: Lowest and highest reward of the other peaks, which are drawn uniformly in between.
+    :param background_range: Lowest and highest reward of all other joint actions, which are drawn likewise.
+    :param game_seed: Seed of the tables.
+    :raises ValueError: If a number is out of range, the ranges of background, peaks and best peak are not in ascending order
+        without overlap, or the tables are too large.
     """
 
     def __init__(
@@ -171,8 +172,8 @@ class MultiPeakGame(MatrixGame):
         peak_low, peak_high = check_range("peak_range", peak_range)
         if not high < peak_low or not peak_high < best_peak < np.inf:
             raise ValueError(
-                f"background_range={background_range}, peak_range={peak_range} and best_peak={best_peak} must lie above one "
-                "another in this order, without touching."
+                f"background_range={background_range}, peak_range={peak_range} and best_peak={best_peak} must be in ascending "
+                "order without overlap: lower the first or raise the last."
             )
         generator = game_generator(game_seed)
         payoffs = generator.uniform(low, high, shape)
@@ -186,11 +187,11 @@ class ClimbingGame(MatrixGame):
     """
     The climbing game of Claus and Boutilier (1998), two agents with three actions, repeated.
 
-    The best joint action, (0, 0) with 11, lies next to the worst, -30, so an agent that has not yet agreed with the other
-    does better away from it; most methods settle at 7 or 5 a step.
+    If one agent deviates from the best joint action, (0, 0) with reward 11, the team may get the worst reward, -30. So agents
+    that are not yet coordinated do better with other actions, and most methods settle at a reward of 7 or 5 per step.
 
-    :param n_steps: Number of steps of an episode
-    :raises ValueError: If ``n_steps`` is less than 1
+    :param n_steps: Number of steps of an episode.
+    :raises ValueError: If ``n_steps`` is less than 1.
     """
 
     def __init__(self, n_steps: int = 25) -> None:
@@ -201,11 +202,12 @@ class PenaltyGame(MatrixGame):
     """
     The penalty game of Claus and Boutilier (1998), two agents with three actions, repeated.
 
-    There are two best joint actions, (0, 2) and (2, 0) with 10, and a mixture of them costs ``k``; (1, 1) with 2 is safe.
+    There are two best joint actions, (0, 2) and (2, 0) with reward 10. Agents that mix them up get the reward ``k``; (1, 1)
+    with reward 2 is safe.
 
-    :param k: The penalty, at most 0; the lower, the harder
-    :param n_steps: Number of steps of an episode
-    :raises ValueError: If ``k`` is positive or not finite, or ``n_steps`` less than 1
+    :param k: The penalty, at most 0; the lower, the harder.
+    :param n_steps: Number of steps of an episode.
+    :raises ValueError: If ``k`` is positive or not finite, or ``n_steps`` less than 1.
     """
 
     def __init__(self, k: float = -100.0, n_steps: int = 25) -> None:
@@ -215,7 +217,7 @@ class PenaltyGame(MatrixGame):
 
 
 def _repeated(table: Sequence[Sequence[float]], n_steps: int) -> np.ndarray:
-    """The same table for each step, ``(n_steps, k_1, k_2)``, in the memory of one."""
+    """The same table for each step, ``(n_steps, k_1, k_2)``, as a view that takes the memory of one table."""
     check_count("n_steps", n_steps)
     payoffs = np.array(table)
     return np.broadcast_to(payoffs, (n_steps, *payoffs.shape))
@@ -229,7 +231,7 @@ def _checked_shape(n_agents: int, n_actions: int, n_steps: int) -> tuple[int, ..
     n_entries = int(n_steps) * int(n_actions) ** int(n_agents)
     if n_entries > MAX_ENTRIES:
         raise ValueError(
-            f"n_agents={n_agents}, n_actions={n_actions} and n_steps={n_steps} make tables of {n_entries} entries, and more "
-            f"than {MAX_ENTRIES} are refused. Lower one of them."
+            f"n_agents={n_agents}, n_actions={n_actions} and n_steps={n_steps} make tables of {n_entries} entries, expected "
+            f"at most {MAX_ENTRIES}. Lower one of them."
         )
     return (n_steps, *(n_actions,) * n_agents)

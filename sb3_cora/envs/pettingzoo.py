@@ -37,18 +37,18 @@ ENV_FORM = (
     'as env="mpe2.simple_spread_v3:parallel_env"'
 )
 
-# What the infos of PettingZooEnv, of Monitor and of SB3's vector environments have anyway
+# Keys that PettingZooEnv, Monitor and SB3's vector environments write to infos.
 OWN_INFO_KEYS = ("agent_rewards", "agent_infos", "episode", "terminal_observation", "TimeLimit.truncated")
 
 
 class TeamMember:
     """
-    One agent of a PettingZoo environment: what of PettingZoo's dicts is its own, and in which form.
+    One agent of a PettingZoo environment. Converts its entries of PettingZoo's dicts to arrays, and its action back.
 
-    :param name: The agent in PettingZoo's dicts
-    :param observation_space: What it observes; a ``Dict`` of ``"observation"`` and ``"action_mask"`` is taken apart
-    :param action_space: How it acts
-    :raises ValueError: If it observes images
+    :param name: The agent's key in PettingZoo's dicts.
+    :param observation_space: Its observation space. A ``Dict`` of ``"observation"`` and ``"action_mask"`` is split up.
+    :param action_space: Its action space.
+    :raises ValueError: If it observes images.
     """
 
     def __init__(self, name: Any, observation_space: spaces.Space, action_space: Any) -> None:
@@ -62,14 +62,14 @@ class TeamMember:
         if _has_image(self.bare_observation_space):
             raise ValueError(
                 f"Agent {name!r} observes images, {self.bare_observation_space}, but the networks here take vectors. Shrink "
-                "and flatten them before, say with supersuit's color_reduction_v0, resize_v1 and flatten_v0, or let the "
-                "environment give vectors where it can."
+                "and flatten them first, for example with supersuit's color_reduction_v0, resize_v1 and flatten_v0, or make "
+                "the environment give vectors if it can."
             )
 
     def observation(self, observations: dict) -> np.ndarray:
         """
-        :param observations: By agent
-        :return: Its flat observation, ``(d_i,)``, zeros if it has none
+        :param observations: PettingZoo's observations, by agent.
+        :return: The agent's flat observation, ``(d_i,)``, zeros if it has none.
         """
         if self.name not in observations:
             return np.zeros(spaces.flatdim(self.bare_observation_space))
@@ -78,17 +78,17 @@ class TeamMember:
 
     def action_mask(self, observations: dict, infos: dict) -> np.ndarray | None:
         """
-        :param observations: By agent
-        :param infos: By agent
-        :return: Its mask, ``(k_i,)``, 1 = allowed, or ``None`` if it is given none
+        :param observations: PettingZoo's observations, by agent.
+        :param infos: PettingZoo's infos, by agent.
+        :return: The agent's mask, ``(k_i,)``, 1 = allowed, or ``None`` if it has none.
         """
         source = observations if self.observes_mask else infos
         return source.get(self.name, {}).get("action_mask")
 
     def own_action(self, row: np.ndarray) -> Any:
         """
-        :param row: Its part of the joint action: a padded vector, or an index counted from 0
-        :return: Its action in its own space
+        :param row: The agent's part of the joint action: a padded vector, or an index counted from 0.
+        :return: The action in the agent's own space.
         """
         if isinstance(self.action_space, spaces.Discrete):
             return self.action_space.start + int(row)
@@ -99,41 +99,42 @@ class PettingZooEnv(gym.Env):
     """
     A PettingZoo environment as a joint ``gymnasium.Env`` whose agents are ``possible_agents``, in that order.
 
-    An ``AECEnv`` is converted by PettingZoo: with ``aec_to_parallel`` where it says that it is parallelizable, and with
-    ``turn_based_aec_to_parallel`` otherwise. Then one agent acts in a step, and what the others do is ignored; that this
-    is so they should see from their action masks. SuperSuit's wrappers go around the ``ParallelEnv``, converted or not, before
-    this one.
+    An ``AECEnv`` is converted by PettingZoo: with ``aec_to_parallel`` if its metadata say that it is parallelizable, otherwise
+    with ``turn_based_aec_to_parallel``. In the latter one agent acts in each step and the actions of the others are ignored,
+    which the agents should see from their action masks. Apply SuperSuit's wrappers to the ``ParallelEnv``, converted or not,
+    before this one.
 
     The observation is a ``Dict`` with
 
-    - ``"observation"``: ``(n_agents, obs_dim)``, flattened and padded with zeros; zeros for an agent that is gone;
-    - ``"agent_mask"``: ``(n_agents,)``, 1 for an agent still in the episode. In the last observation of an episode, 1 for an
-      agent whose future that step has cut off by a time limit, and which therefore has a value;
-    - ``"state"``, where the environment implements ``state()``;
-    - ``"action_mask"``: ``(n_agents, n_actions)``, where the environment gives one, in its observations
-      (``{"observation": .., "action_mask": ..}``) or its infos. All its actions are allowed to an agent that is gone. To
-      one that is there and may do nothing (it is not its turn) its first action is: without a choice, the policy takes
-      it with probability 1, so that it has no gradient, no entropy and no part in what a coalition is worth.
+    - ``"observation"``: ``(n_agents, obs_dim)``, flattened and padded with zeros; zeros for inactive agents, which have left
+      the episode;
+    - ``"agent_mask"``: ``(n_agents,)``, 1 for active agents. In the last observation of an episode, 1 for agents that the step
+      has truncated, whose future therefore still has a value;
+    - ``"state"``, if the environment implements ``state()``;
+    - ``"action_mask"``: ``(n_agents, n_actions)``, if the environment gives one, in its observations
+      (``{"observation": .., "action_mask": ..}``) or its infos. All actions of an inactive agent are allowed. Of an active
+      agent that may do nothing, since it is not its turn, the first action is allowed: with a single choice, the policy takes
+      it with probability 1, so that it adds nothing to the gradient, the entropy or the value of a coalition.
 
-    The episode ends when no agent is left: truncated if the step that ends it truncates an agent, and terminated otherwise.
-    An agent that is truncated while others go on has left the team, which gets no more of it, as if it had been terminated.
+    The episode ends when all agents are inactive: truncated if its last step truncates an agent, and terminated otherwise. An
+    agent that is truncated while others continue counts as terminated, since the team gets no more rewards from it.
 
-    The info has the agents' rewards as ``"agent_rewards"`` and what the environment tells of each as ``"agent_infos"``, a dict
-    by the agents' names. What it tells of the whole team, such as whether a battle is won, it tells every agent:
-    ``team_info_keys`` names what of that is to stand in the info itself, where ``Monitor(info_keywords=)`` and, under the name
-    ``"is_success"``, the logged success rate find it.
+    The info holds the agents' rewards as ``"agent_rewards"`` and the environment's infos as ``"agent_infos"``, a dict by
+    agent. Facts about the whole team, such as whether a battle is won, are in the infos of all agents. Those named by
+    ``team_info_keys`` are copied to the info itself, where ``Monitor(info_keywords=)`` and, if named ``"is_success"``, the
+    logged success rate find them.
 
-    The environment is reset once here, because only then does it show whether it has a state and masks.
+    The environment is reset once at construction, because only a reset shows whether it has a state and masks.
 
-    :param parallel_env: The environment to adapt, a ``ParallelEnv`` or an ``AECEnv``; agents act all in ``Box`` or all in
-        ``Discrete`` spaces
-    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` over all possible agents; an agent that is gone
-        gets 0
-    :param use_state: Whether observations carry ``state()``. Without it critics see the observations of all agents
-    :param team_info_keys: What of the agents' infos is the team's, one key or several
-    :raises TypeError: If the agents' spaces do not make a joint space
-    :raises ValueError: If ``team_reward`` is unknown, ``team_info_keys`` names what is in the info already, or an agent's
-        observation or the state is an image
+    :param parallel_env: The environment to adapt, a ``ParallelEnv`` or an ``AECEnv``. The action spaces of its agents must be
+        all ``Box`` or all ``Discrete``.
+    :param team_reward: Whether the team's reward is the ``"mean"`` or the ``"sum"`` over all possible agents. Inactive agents
+        get 0.
+    :param use_state: Whether observations include ``state()``. Without it critics see the observations of all agents.
+    :param team_info_keys: Keys of the agents' infos that concern the whole team, one or several.
+    :raises TypeError: If the agents' spaces do not make a joint space.
+    :raises ValueError: If ``team_reward`` is unknown, ``team_info_keys`` names a key that the info already has, or an agent's
+        observation or the state is an image.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class PettingZooEnv(gym.Env):
         self.team_info_keys = (team_info_keys,) if isinstance(team_info_keys, str) else tuple(team_info_keys)
         taken = sorted(set(self.team_info_keys) & set(OWN_INFO_KEYS))
         if taken:
-            raise ValueError(f"team_info_keys={team_info_keys!r} names {taken}, which the info has anyway. Leave them out.")
+            raise ValueError(f"team_info_keys={team_info_keys!r} names {taken}, which the info already has. Leave them out.")
         self.team_reward = team_reward
         self.use_state = use_state
         parallel_env = as_parallel_env(parallel_env)
@@ -160,7 +161,7 @@ class PettingZooEnv(gym.Env):
             for agent in parallel_env.possible_agents
         ]
         names = [str(member.name) for member in self.members]
-        # PettingZoo has no word for teams; mpe2 names its adversaries so, the one of simple_crypto Eve
+        # PettingZoo does not tell teams. mpe2 names its adversaries so, except for Eve in simple_crypto.
         warn_of_opposed_teams(names, ["adversary" in name or name.startswith("eve_") for name in names], team_reward)
         _, infos = parallel_env.reset()
         state = self._state()
@@ -180,9 +181,9 @@ class PettingZooEnv(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """
-        :param seed: Seed of the environment
-        :param options: Handed on
-        :return: The joint observation, and the info without ``"agent_rewards"``
+        :param seed: Seed of the environment.
+        :param options: Options of the environment's ``reset``.
+        :return: The joint observation, and the info without ``"agent_rewards"``.
         """
         super().reset(seed=seed)
         observations, infos = self.parallel_env.reset(seed=seed, options=options)
@@ -190,10 +191,11 @@ class PettingZooEnv(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """
-        :param action: ``(n_agents, act_dim)``, or ``(n_agents,)`` of discrete actions; those of agents gone are ignored
+        :param action: Of shape ``(n_agents, act_dim)``, or ``(n_agents,)`` if actions are discrete. Actions of inactive agents
+            are ignored.
         :return: The joint observation, the team's reward, terminated, truncated, and the info with ``"agent_rewards"``,
-            ``(n_agents,)``, and ``"agent_infos"``
-        :raises ValueError: If the agents' infos differ in what ``team_info_keys`` names
+            ``(n_agents,)``, and ``"agent_infos"``.
+        :raises ValueError: If the agents' infos differ in what ``team_info_keys`` names.
         """
         acting = set(self.parallel_env.agents)
         observations, rewards, terminations, truncations, infos = self.parallel_env.step(
@@ -204,7 +206,7 @@ class PettingZooEnv(gym.Env):
             }
         )
         alive = {agent for agent in self.parallel_env.agents if not (terminations[agent] or truncations[agent])}
-        # Whoever has gone before, the team has a future only in those who would have gone on from here
+        # Agents that left in earlier steps do not count: only those truncated in this one would have continued from here.
         cut_off = {agent for agent in acting if truncations[agent] and not terminations[agent]}
         agent_rewards = np.array([rewards.get(member.name, 0.0) for member in self.members], dtype=np.float32)
         return (
@@ -219,10 +221,10 @@ class PettingZooEnv(gym.Env):
         """
         The info of the team.
 
-        :param infos: PettingZoo's, by agent
-        :raises ValueError: If they differ in what ``team_info_keys`` names
+        :param infos: PettingZoo's infos, by agent.
+        :raises ValueError: If they differ in what ``team_info_keys`` names.
         """
-        # Copies, because some environments hand one dict to all agents, or the same in each step
+        # Copies, because some environments return one dict for all agents, or the same one in each step.
         info: dict[str, Any] = {"agent_infos": {agent: copy(own) for agent, own in infos.items()}}
         for key in self.team_info_keys:
             told = {agent: own[key] for agent, own in infos.items() if key in own}
@@ -238,9 +240,9 @@ class PettingZooEnv(gym.Env):
         """
         The observation of the team.
 
-        :param observations: PettingZoo's, by agent; agents may be missing
-        :param infos: Likewise
-        :param valued: The agents whose ``agent_mask`` is 1
+        :param observations: PettingZoo's observations, by agent. Agents may be missing.
+        :param infos: PettingZoo's infos, likewise.
+        :param valued: The agents whose ``agent_mask`` is 1.
         """
         joint = join_observations(self.members, observations, infos, valued, self._mask_shape)
         state = self._state()
@@ -250,10 +252,10 @@ class PettingZooEnv(gym.Env):
 
     def _state(self) -> np.ndarray | None:
         """
-        :return: ``state()`` as one vector, ``(state_dim,)``; ``None`` where the environment does not implement it
-        :raises ValueError: If it is an image
+        :return: The result of ``state()`` as one vector, ``(state_dim,)``; ``None`` if the environment does not implement it.
+        :raises ValueError: If it is an image.
         """
-        # Rock-paper-scissors of PettingZoo keeps a dict under this name.
+        # Callable, because PettingZoo's rock-paper-scissors has a dict of this name.
         if not (self.use_state and callable(self.parallel_env.unwrapped.state)):
             return None
         try:
@@ -269,7 +271,7 @@ class PettingZooEnv(gym.Env):
 
     def render(self) -> Any:
         """
-        :return: Whatever the PettingZoo environment renders
+        :return: Whatever the PettingZoo environment renders.
         """
         return self.parallel_env.render()
 
@@ -284,12 +286,13 @@ def join_observations(
     """
     The joint observation of a team, without the state.
 
-    :param members: The agents, in order
-    :param observations: PettingZoo's, by agent; agents may be missing
-    :param infos: Likewise
-    :param valued: The agents whose ``agent_mask`` is 1
-    :param mask_shape: ``(n_agents, n_actions)`` where there are action masks, else ``None``
-    :return: ``"observation"``, ``"agent_mask"`` and, where there are any, ``"action_mask"``; see ``PettingZooEnv``
+    :param members: The agents, in order.
+    :param observations: PettingZoo's observations, by agent. Agents may be missing.
+    :param infos: PettingZoo's infos, likewise.
+    :param valued: The agents whose ``agent_mask`` is 1.
+    :param mask_shape: Shape ``(n_agents, n_actions)`` if there are action masks, otherwise ``None``.
+    :return: A dict of ``"observation"``, ``"agent_mask"`` and, if there are action masks, ``"action_mask"``; see
+        ``PettingZooEnv``.
     """
     joint = {
         "observation": pad_observations([member.observation(observations) for member in members]),
@@ -299,7 +302,7 @@ def join_observations(
         joint["action_mask"] = np.zeros(mask_shape, dtype=np.int8)
         for row, member in zip(joint["action_mask"], members, strict=True):
             own = member.action_mask(observations, infos)
-            # A policy cannot choose from nothing, so all actions stay allowed to an agent that acts no more.
+            # A policy cannot choose from nothing, so all actions of an inactive agent are allowed.
             row[: member.action_space.n] = 1 if own is None or member.name not in valued else own
             if not row.any():
                 row[0] = 1
@@ -321,14 +324,14 @@ class PettingZooPolicy(SuitePolicy):
     Each agent acts on its own observation, so an ``AECEnv`` is played with what ``last()`` returns:
     ``policy.predict({agent: observation}, {agent: info})[agent]``, and ``None`` for an agent that is done.
 
-    :param model: The trained model
+    :param model: The trained model.
     :param env: The environment that is played, a ``ParallelEnv`` or an ``AECEnv``, with the arguments and SuperSuit's
-        wrappers that the model was trained with. It is asked for spaces and for the agents that live, and never stepped
-    :param vec_normalize: The ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
-        where it has one; a model loaded without environment knows of none:
-        ``VecNormalize.load(path, make_joint_vec_env(env))``
-    :raises TypeError: If the model is of no algorithm of this package, or the environment is none of PettingZoo's
-    :raises ValueError: If the environment is none that the model can act in
+        wrappers that the model was trained with. Only its spaces and its ``agents`` are read; it is never stepped.
+    :param vec_normalize: The ``VecNormalize`` that the model was trained with, by default that of the model's environment, if
+        it has one. For a model loaded without environment, load it with
+        ``VecNormalize.load(path, make_joint_vec_env(env))``.
+    :raises TypeError: If the model is of no algorithm of this package, or the environment is not one of PettingZoo.
+    :raises ValueError: If the model cannot act in the environment.
     """
 
     def __init__(
@@ -358,28 +361,28 @@ class PettingZooPolicy(SuitePolicy):
         self, observations: dict[Any, Any], infos: dict[Any, dict] | None = None, deterministic: bool = False
     ) -> dict[Any, Any]:
         """
-        :param observations: PettingZoo's, by agent; agents may be missing
-        :param infos: Likewise; needed where they carry the action masks
-        :param deterministic: Whether to take the most likely actions, or to sample
-        :return: The action of each agent that lives and has an observation, in its own space
-        :raises TypeError: If the observations are no dict
-        :raises ValueError: If an agent is unknown, or action masks are missing
+        :param observations: PettingZoo's observations, by agent. Agents may be missing.
+        :param infos: PettingZoo's infos, likewise. Needed if they hold the action masks.
+        :param deterministic: Whether to take the most likely actions instead of sampling.
+        :return: The action of each active agent that has an observation, in its own space.
+        :raises TypeError: If the observations are not a dict.
+        :raises ValueError: If an agent is unknown, or action masks are missing.
         """
         if not isinstance(observations, dict):
             raise TypeError(
-                f"The observations are a {type(observations).__name__}. Give what the environment's reset() and step() return "
-                "first, a dict by agent."
+                f"The observations are a {type(observations).__name__}, expected a dict by agent. Give the first of the "
+                "values that the environment's reset() and step() return."
             )
         names = [member.name for member in self.members]
         unknown = [name for name in observations if name not in names]
         if unknown:
             raise ValueError(
-                f"There are observations of {unknown}, which are none of the agents {names}. Give what the environment's "
-                "reset() and step() return first, a dict by agent."
+                f"There are observations of {unknown}, which are none of the agents {names}. Give the first of the values "
+                "that the environment's reset() and step() return, a dict by agent."
             )
         if infos is None and self._mask_shape is not None and not all(member.observes_mask for member in self.members):
             raise ValueError(
-                "The model was trained with action masks, which this environment gives in its infos: "
+                "The model was trained with action masks, which this environment gives in its infos, but got infos=None. Call "
                 "predict(observations, infos)."
             )
         acting = set(observations).intersection(self.env.agents)
@@ -403,22 +406,22 @@ def make_pettingzoo_env(
     **env_kwargs: Any,
 ) -> PettingZooEnv:
     """
-    Make a joint environment of a PettingZoo environment that is given by name, as in a configuration file.
+    Make a joint environment from a PettingZoo environment that is given by name, as in a configuration file.
 
     :param env: An id of PettingZoo's registry, such as ``"butterfly/knights_archers_zombies-v11"``, or the function that makes
-        the environment, ``"package.module:function"``, such as ``"mpe2.simple_spread_v3:parallel_env"``
-    :param suite_wrappers: Wrappers of a ``ParallelEnv``, the innermost first, in the form of rl_zoo3's ``env_wrapper``: names
-        such as ``"supersuit.black_death_v3"``, or ``{name: keyword arguments}``, such as
-        ``{"supersuit.frame_stack_v1": {"stack_size": 2}}``; one, or a list of them
-    :param team_reward: See ``PettingZooEnv``
-    :param use_state: See ``PettingZooEnv``
-    :param team_info_keys: See ``PettingZooEnv``
-    :param env_kwargs: Arguments of the PettingZoo environment
-    :return: The joint environment
-    :raises ValueError: If there is no such environment or wrapper, or a wrapper gives no ``ParallelEnv``
+        the environment, ``"package.module:function"``, such as ``"mpe2.simple_spread_v3:parallel_env"``.
+    :param suite_wrappers: Wrappers of a ``ParallelEnv``, in the form of rl_zoo3's ``env_wrapper``: a name such as
+        ``"supersuit.black_death_v3"``, or ``{name: keyword arguments}``, such as
+        ``{"supersuit.frame_stack_v1": {"stack_size": 2}}``, or a list of these, the innermost wrapper first.
+    :param team_reward: See ``PettingZooEnv``.
+    :param use_state: See ``PettingZooEnv``.
+    :param team_info_keys: See ``PettingZooEnv``.
+    :param env_kwargs: Arguments of the PettingZoo environment.
+    :return: The joint environment.
+    :raises ValueError: If there is no such environment or wrapper, or a wrapper does not return a ``ParallelEnv``.
     """
     if env is None:
-        raise ValueError(f"env does not say which PettingZoo environment to make. Give {ENV_FORM}.")
+        raise ValueError(f"env=None does not say which PettingZoo environment to make. Give {ENV_FORM}.")
     try:
         make = _find_maker(env)
     except (ImportError, AttributeError, PettingZooRegistryError) as error:
@@ -428,7 +431,7 @@ def make_pettingzoo_env(
 
 
 def _find_maker(env: str) -> Callable[..., Any]:
-    """What makes an environment, see ``make_pettingzoo_env``: a ``ParallelEnv`` where the registry has both kinds."""
+    """The function that makes an environment. If the registry has both kinds, it makes a ``ParallelEnv``."""
     if ":" in env:
         return load_env_creator(env)
     try:
@@ -439,9 +442,9 @@ def _find_maker(env: str) -> Callable[..., Any]:
 
 def as_parallel_env(env: "ParallelEnv | AECEnv") -> "ParallelEnv":
     """
-    :param env: Any environment of PettingZoo
-    :return: The environment itself, or a conversion of an ``AECEnv``: turn-based if it is not parallelizable
-    :raises ValueError: If an ``AECEnv`` is in a wrapper of SuperSuit with a memory
+    :param env: Any environment of PettingZoo.
+    :return: The environment itself, or a conversion of an ``AECEnv``: turn-based if it is not parallelizable.
+    :raises ValueError: If an ``AECEnv`` is in a wrapper of SuperSuit that keeps past observations.
     """
     if not isinstance(env, AECEnv):
         return env
@@ -451,10 +454,10 @@ def as_parallel_env(env: "ParallelEnv | AECEnv") -> "ParallelEnv":
 
 def _check_memory(env: Any) -> None:
     """
-    Refuse what would observe the past: around an ``AECEnv``, SuperSuit's wrappers with a memory (frame_stack_v1 and others)
-    look at an agent only when it is about to act, so that after a cycle they still show what it saw before it.
+    Refuse SuperSuit's wrappers that keep past observations (such as frame_stack_v1) around an ``AECEnv``. They update an
+    agent's observation only when it is about to act, so after a cycle they still show the observation before it.
 
-    :raises ValueError: If there is such a wrapper
+    :raises ValueError: If there is such a wrapper.
     """
     module = sys.modules.get("supersuit.generic_wrappers.utils.shared_wrapper_util")
     while env is not None:
@@ -471,7 +474,7 @@ def _wrap(parallel_env: "ParallelEnv", suite_wrappers: str | dict | Sequence[str
     """
     Apply wrappers given by name, see ``make_pettingzoo_env``.
 
-    :raises ValueError: If there is no such wrapper, or one gives no ``ParallelEnv``
+    :raises ValueError: If there is no such wrapper, or one does not return a ``ParallelEnv``.
     """
     for entry in [suite_wrappers] if isinstance(suite_wrappers, str | dict) else suite_wrappers:
         if isinstance(entry, dict) and len(entry) != 1:
@@ -488,19 +491,19 @@ def _wrap(parallel_env: "ParallelEnv", suite_wrappers: str | dict | Sequence[str
                 f"The wrapper {name!r} of suite_wrappers cannot be imported: {error}. Give its full name, such as "
                 '"supersuit.frame_stack_v1"; SuperSuit comes with pip install "sb3-cora[pettingzoo]".'
             ) from error
-        # YAML reads an entry without arguments, "name:", as one with None.
+        # YAML reads "name:" without arguments as {name: None}.
         wrapped = wrap(parallel_env, **(kwargs or {}))
         if not isinstance(wrapped, ParallelEnv):
             raise ValueError(
-                f"The wrapper {name!r} of suite_wrappers makes {type(wrapped).__name__} of a ParallelEnv, and should make a "
-                "ParallelEnv. Leave vector wrappers out: sb3_cora makes the VecEnv."
+                f"The wrapper {name!r} of suite_wrappers returns a {type(wrapped).__name__}, expected a ParallelEnv. Leave "
+                "vector wrappers out: sb3_cora makes the VecEnv."
             )
         parallel_env = wrapped
     return parallel_env
 
 
 def _has_image(space: spaces.Space) -> bool:
-    """Whether a space has pixels: integers from 0 to 255 in rows and columns."""
+    """Whether a space contains images: integers from 0 to 255 in rows and columns."""
     if isinstance(space, spaces.Dict):
         return any(_has_image(part) for part in space.spaces.values())
     if isinstance(space, spaces.Tuple):

@@ -1,4 +1,4 @@
-"""Which environments have an id."""
+"""Registers environments with Gymnasium, and adapters of the suites' own environments."""
 
 import importlib.util
 from importlib.metadata import version
@@ -10,13 +10,13 @@ import gymnasium as gym
 from sb3_cora.common.adapters import Adapter, register_adapter
 
 VMAS_TASKS = {
-    # An agent with a free way needs about 185 steps to its goal.
+    # Even with a free way an agent needs about 185 steps to its goal.
     "give_way": {"max_steps": 300},
     "multi_give_way": {"max_steps": 200},
     "navigation": {"max_steps": 100},
 }
 
-# Games of this project, by their ids
+# The games of this package, by id
 GAMES = {
     "matrix_team": "sb3_cora.envs.matrix_game:MatrixTeamGame",
     "multi_peak": "sb3_cora.envs.matrix_game:MultiPeakGame",
@@ -25,10 +25,10 @@ GAMES = {
     "differential": "sb3_cora.envs.differential_game:DifferentialGame",
 }
 
-# The horizon of the scenarios that have no task of their own above.
+# The time limit of scenarios that are not in VMAS_TASKS.
 VMAS_MAX_STEPS = 100
 
-# Those particle environments whose agents are one team, with the module each is in.
+# The environments of mpe2 whose agents are one team, with their modules.
 MPE2_TASKS = {
     "collect_treasure": "collect_treasure_v1",
     "simple_formation": "simple_formation_v1",
@@ -38,7 +38,7 @@ MPE2_TASKS = {
     "simple_spread": "simple_spread_v3",
 }
 
-# How the installed gymnasium-robotics splits its robots among agents. None is listed for those it only has as one agent.
+# The splits of robots among agents that gymnasium-robotics knows; an empty tuple where it knows none.
 MAMUJOCO_SPLITS = {
     "Ant": ("2x4", "2x4d", "4x2"),
     "CoupledHalfCheetah": ("1p1",),
@@ -56,7 +56,7 @@ MAMUJOCO_SPLITS = {
     "Walker2d": ("2x3",),
 }
 
-# The classes of the suites' own environments, and how they become joint ones
+# The classes of the suites' own environments, and what adapts them.
 PETTINGZOO = Adapter(
     name="a PettingZoo ParallelEnv or AECEnv",
     entry_point="sb3_cora.envs.pettingzoo:PettingZooEnv",
@@ -72,30 +72,33 @@ ADAPTERS = {
     ),
 }
 
-# Robots that the suite cannot run from a version of MuJoCo on: this one reads a matrix that has become a sparse one.
+# Robots that the suite cannot run from this version of MuJoCo on. CoupledHalfCheetah reads a matrix that became sparse.
 MAMUJOCO_BROKEN_FROM = {"CoupledHalfCheetah": (3, 6)}
 
-# Of these any split into agents and segments is legal; the ids are but examples.
+# Robots that can be split into any numbers of agents and segments; MAMUJOCO_SPLITS only holds examples.
 MAMUJOCO_SEGMENTED = ("ManySegmentAnt", "ManySegmentSwimmer")
 
 
 def register_envs() -> None:
     """
-    Register the environments of sb3_cora with Gymnasium: games and tasks by their name, every scenario that the installed
-    VMAS ships as ``"vmas/<scenario>"``, with 100 steps unless ``max_steps`` says otherwise, the cooperative tasks of mpe2 as
-    ``"mpe2/<task>"``, and any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` says what to make;
-    where gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, its ``|`` as ``-``,
-    but for what the installed MuJoCo cannot run. And hand the adapters of the suites' own environments to ``common``.
+    Register the environments of sb3_cora with Gymnasium, and the adapters of the suites' own environments with ``common``.
+
+    - the games and the main VMAS tasks by their names, such as ``"climbing"`` and ``"give_way"``;
+    - every scenario of the installed VMAS as ``"vmas/<scenario>"``, by default with a time limit of 100 steps;
+    - the cooperative tasks of mpe2 as ``"mpe2/<task>"``;
+    - any PettingZoo environment as ``"pettingzoo"``, whose argument ``env`` names it;
+    - if gymnasium-robotics is installed, every split of its robots as ``"mujoco/<scenario>-<split>"``, with ``-`` in place of
+      ``|``, except those that the installed MuJoCo cannot run.
     """
     for foreign_class, adapter in ADAPTERS.items():
         register_adapter(foreign_class, adapter)
     for name in GAMES:
         _register(name, "batched_game:GameEnv", "batched_game:GameVecEnv", game=name)
-    for name, settings in VMAS_TASKS.items():
-        _register(name, "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **settings)
+    for name, kwargs in VMAS_TASKS.items():
+        _register(name, "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **kwargs)
     for name in _vmas_scenarios():
-        settings = VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS})
-        _register(f"vmas/{name}", "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **settings)
+        kwargs = VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS})
+        _register(f"vmas/{name}", "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **kwargs)
     for name, module in MPE2_TASKS.items():
         _register(f"mpe2/{name}", "pettingzoo:make_pettingzoo_env", env=f"mpe2.{module}:parallel_env")
     _register("pettingzoo", "pettingzoo:make_pettingzoo_env")
@@ -111,30 +114,37 @@ def register_envs() -> None:
 
 def register_worlds(env_id: str, entry_point: str, /, **settings: Any) -> None:
     """
-    Register a batched simulator with Gymnasium, for ``make_joint_vec_env`` as one batch and for ``gym.make`` as one world.
+    Register a batched simulator with Gymnasium. ``make_joint_vec_env`` makes a batch of worlds of it, ``gym.make`` one world.
 
-    :param env_id: The id
-    :param entry_point: Its class of ``Worlds``, ``"package.module:Class"``
-    :param settings: Arguments of the class besides ``num_envs``
+    :param env_id: The id.
+    :param entry_point: The simulator's subclass of ``Worlds``, ``"package.module:Class"``.
+    :param settings: Arguments of this class besides ``num_envs``.
     """
     _register(env_id, "worlds:WorldsEnv", "worlds:WorldsVecEnv", worlds=entry_point, **settings)
 
 
-def _register(env_id: str, env: str, vec_env: str | None = None, /, **settings: Any) -> None:
-    """An environment and, where there is one of its own, its ``VecEnv``: ``"module:name"`` in this package."""
+def _register(env_id: str, env: str, vec_env: str | None = None, /, **kwargs: Any) -> None:
+    """
+    Register an environment, and the ``VecEnv`` that steps a batch of it, if there is one.
+
+    :param env_id: The id.
+    :param env: The environment, ``"module:name"`` in this package.
+    :param vec_env: Its ``VecEnv``, likewise.
+    :param kwargs: Arguments of both.
+    """
     gym.register(
         id=env_id,
         entry_point=f"sb3_cora.envs.{env}",
         vector_entry_point=None if vec_env is None else f"sb3_cora.envs.{vec_env}",
-        # Of what is not a batch agents may be unequal, and Gymnasium's checker warns of their padding, where a space's low
-        # is its high on purpose
+        # Gymnasium's checker warns of action dimensions whose low is equal to their high. With unequal agents, which only
+        # environments that are not batched may have, these are padding on purpose.
         disable_env_checker=vec_env is None,
-        kwargs=settings,
+        kwargs=kwargs,
     )
 
 
 def _vmas_scenarios() -> list[str]:
-    """Names of the scenarios of the installed VMAS, read off its folder: importing VMAS takes seconds."""
+    """Names of the scenarios of the installed VMAS, taken from its folder, since importing VMAS takes seconds."""
     spec = importlib.util.find_spec("vmas")
     if spec is None or spec.submodule_search_locations is None:
         return []

@@ -38,10 +38,10 @@ class RandomStream:
     """
     The random numbers of one VMAS environment.
 
-    All VMAS environments of a process draw from one shared state, so that stepping one changes what the next draws.
-    Inside ``with stream.active():`` that state is this stream's own; on leaving, it is as it was found.
+    All VMAS environments of a process draw from one shared random state, so stepping one changes what the others draw. Inside
+    ``with stream.active():`` the shared state is replaced by this stream's own, and restored at the end.
 
-    :param device: Device of the worlds; on a GPU, VMAS draws from the device's global generator, which is kept apart as well
+    :param device: Device of the worlds. On a GPU, VMAS draws from the device's global generator, which is replaced likewise.
     """
 
     def __init__(self, device: th.device) -> None:
@@ -51,9 +51,9 @@ class RandomStream:
 
     def seed(self, seed: int) -> None:
         """
-        Restart the stream, at the state that ``vmas.make_env(seed=seed)`` starts from.
+        Restart the stream from the same state as ``vmas.make_env(seed=seed)``.
 
-        :param seed: At least 0 and below 2**32
+        :param seed: The seed, at least 0 and below 2**32.
         """
         self._state = [
             th.Generator().manual_seed(seed).get_state(),
@@ -86,21 +86,21 @@ class VmasWorlds(Worlds):
     """
     The worlds of one VMAS task, with a random stream of their own.
 
-    The worlds live in PyTorch's inference mode, which spares VMAS's many small operations their book-keeping.
+    VMAS runs in PyTorch's inference mode, which makes its many small operations cheaper.
 
     :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
-        and must no longer be stepped by others
-    :param num_envs: Number of worlds; 1 when not given
-    :param max_steps: Steps after which an episode is truncated, ``None`` for never
-    :param seed: Seed of the random stream; without one it starts from entropy, or, for an ``Environment`` already made,
-        where VMAS's own stream stands
-    :param device: Where VMAS computes
-    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
-    :param continuous_actions: ``False`` for VMAS's discrete actions
-    :param scenario_kwargs: Arguments of the scenario
-    :raises ValueError: For an unknown scenario or ``team_reward``, or for settings that an ``Environment`` already made has
-        settled otherwise
-    :raises TypeError: For an argument that the scenario does not know
+        and must not be stepped by other code.
+    :param num_envs: Number of worlds, 1 if ``None``.
+    :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
+    :param seed: Seed of the random stream. ``None``: seeded from entropy, or, for an ``Environment`` already made, continued
+        from VMAS's shared random state.
+    :param device: Device on which VMAS computes.
+    :param team_reward: Whether the team's reward is the ``"mean"`` or the ``"sum"`` of the agents' rewards.
+    :param continuous_actions: Whether actions are continuous, or VMAS's discrete ones.
+    :param scenario_kwargs: Arguments of the scenario.
+    :raises ValueError: If the scenario or ``team_reward`` is unknown, or an ``Environment`` already made is given arguments
+        that it was not made with.
+    :raises TypeError: If the scenario does not know an argument.
     """
 
     observation_space: spaces.Box
@@ -120,11 +120,11 @@ class VmasWorlds(Worlds):
         check_team_reward(team_reward)
         self.team_reward = team_reward
         if isinstance(scenario, Environment):
-            settled = {"max_steps": max_steps, **scenario_kwargs}
-            if num_envs not in (None, scenario.num_envs) or any(value is not None for value in settled.values()):
+            given = {"max_steps": max_steps, **scenario_kwargs}
+            if num_envs not in (None, scenario.num_envs) or any(value is not None for value in given.values()):
                 raise ValueError(
                     f"The VMAS environment is already made, with num_envs={scenario.num_envs} and "
-                    f"max_steps={scenario.max_steps}: give num_envs={num_envs}, {settled} to vmas.make_env instead."
+                    f"max_steps={scenario.max_steps}: give num_envs={num_envs}, {given} to vmas.make_env instead."
                 )
             self.environment = scenario
             self.stream = RandomStream(scenario.device)
@@ -152,16 +152,16 @@ class VmasWorlds(Worlds):
         return self.environment
 
     def warn_of_opposed_teams(self) -> None:
-        """Tell what the team's reward means where the agents are not one team."""
-        # VMAS flags adversaries, except for the red team of football
+        """Warn if the agents play against each other, which makes the team's reward meaningless."""
+        # VMAS flags adversaries, except for the red team of football.
         opposed = [agent.adversary or agent.name.startswith("agent_red_") for agent in self.environment.agents]
         warn_of_opposed_teams([agent.name for agent in self.environment.agents], opposed, self.team_reward)
 
     def seed(self, seed: int) -> None:
         """
-        Restart the random stream; the worlds follow at their next reset.
+        Restart the random stream, with effect from the next reset.
 
-        :param seed: At least 0 and below 2**32
+        :param seed: The seed, at least 0 and below 2**32.
         """
         self.stream.seed(seed)
 
@@ -170,11 +170,11 @@ class VmasWorlds(Worlds):
         """
         Start new episodes.
 
-        :param indices: The worlds to reset, all when not given
-        :return: The first observations of these worlds, ``(len(indices), n_agents, obs_dim)``
+        :param indices: The worlds to reset, all if ``None``.
+        :return: The first observations of these worlds, ``(len(indices), n_agents, obs_dim)``.
         """
         with self.stream.active():
-            # One swap of the random state for all worlds: Environment.reset_at pays it, a quarter of its time, for each.
+            # One swap of the random state for all worlds. Environment.reset_at swaps it for each, in a quarter of its time.
             with local_seed(Environment.vmas_random_state):
                 if indices is None or len(indices) == self.num_envs:
                     self._reset_all()
@@ -190,11 +190,11 @@ class VmasWorlds(Worlds):
 
     def _reset_all(self) -> None:
         """
-        Reset every world, each with a draw of its own.
+        Reset every world, each with random numbers of its own.
 
-        The batched reset is one call, but in it some scenarios (give_way, for one) draw one number for all worlds, so that
-        all would live the same episode. Where the worlds come out alike, the first is spawned again by itself; if that moves
-        it, the scenario does draw, and so are the others.
+        The batched reset is a single call, but some scenarios, such as give_way, draw one number for all worlds in it, so that
+        all worlds would have the same episode. If all worlds are equal after it, the first one is reset again by itself. If
+        that changes it, the scenario is random, and the other worlds are reset by themselves as well.
         """
         environment = self.environment
         environment.scenario.env_reset_world_at(None)
@@ -210,8 +210,8 @@ class VmasWorlds(Worlds):
         """
         Advance every world by one step.
 
-        :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        :return: What the step gives, before any reset
+        :param actions: Of shape ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` if they are discrete.
+        :return: The outcome of the step, before any reset.
         """
         with self.stream.active():
             observations, rewards, *ends, _ = self.environment.step(self.own_actions(actions))
@@ -229,8 +229,8 @@ class VmasWorlds(Worlds):
 
     def own_actions(self, actions: np.ndarray) -> list[th.Tensor]:
         """
-        :param actions: ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` of discrete actions
-        :return: Each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds
+        :param actions: Of shape ``(num_envs, n_agents, act_dim)``, or ``(num_envs, n_agents)`` if they are discrete.
+        :return: Each agent's actions as VMAS takes them, ``(num_envs, d_i)``, on the device of the worlds.
         """
         if isinstance(self.action_space, spaces.Box):
             columns = th.as_tensor(actions, dtype=th.float32, device=self.environment.device)
@@ -239,7 +239,7 @@ class VmasWorlds(Worlds):
         return [columns[:, agent, :dim] for agent, dim in enumerate(self._action_dims)]
 
     def _separate_ends(self) -> tuple[th.Tensor, th.Tensor]:
-        """Both ends of an environment made without ``terminated_truncated``, whose step() has merged them."""
+        """Terminations and truncations of an environment made without ``terminated_truncated``, whose ``step`` merges them."""
         environment = self.environment
         terminated = environment.scenario.done().clone()
         if environment.max_steps is None:
@@ -248,8 +248,8 @@ class VmasWorlds(Worlds):
 
     def joint_observations(self, observations: "list | dict") -> np.ndarray:
         """
-        :param observations: VMAS's, each agent's ``(num_envs, d_i)``
-        :return: ``(num_envs, n_agents, obs_dim)``
+        :param observations: VMAS's observations, ``(num_envs, d_i)`` for each agent.
+        :return: The joint observations, ``(num_envs, n_agents, obs_dim)``.
         """
         joint = th.zeros((self.num_envs, *self.observation_space.shape), device=self.environment.device)
         for agent, observation in enumerate(_in_order(observations, self.environment)):
@@ -259,12 +259,12 @@ class VmasWorlds(Worlds):
 
     def render(self, mode: str, index: int) -> np.ndarray | None:
         """
-        Draw one world.
+        Render one world.
 
-        :param mode: ``"rgb_array"`` for a picture, ``"human"`` for a window
-        :param index: Which world
-        :return: ``(height, width, 3)`` of uint8 with ``"rgb_array"``
-        :raises RuntimeError: If there is no display to draw on
+        :param mode: Render mode, ``"rgb_array"`` for a picture or ``"human"`` for a window.
+        :param index: The index of the world.
+        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8.
+        :raises RuntimeError: If there is no display to render on.
         """
         try:
             with self.stream.active():
@@ -278,7 +278,7 @@ class VmasWorlds(Worlds):
             ) from error
 
     def close(self) -> None:
-        """Close the window, where one is open."""
+        """Close the window if one is open."""
         if self.environment.viewer is not None:
             self.environment.viewer.close()
             self.environment.viewer = None
@@ -286,12 +286,12 @@ class VmasWorlds(Worlds):
     @th.inference_mode()
     def call(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
         """
-        Call a method of the VMAS ``Environment``, which draws from the stream of these worlds.
+        Call a method of the VMAS ``Environment``. It draws its random numbers from the stream of these worlds.
 
-        :param method_name: Name of the method
-        :param args: Its arguments
-        :param kwargs: Its keyword arguments
-        :return: Its answer
+        :param method_name: Name of the method.
+        :param args: Its arguments.
+        :param kwargs: Its keyword arguments.
+        :return: What it returns.
         """
         with self.stream.active():
             return super().call(method_name, *args, **kwargs)
@@ -301,25 +301,25 @@ class VmasVecEnv(WorldsVecEnv):
     """
     A Stable-Baselines3 ``VecEnv`` over the worlds of one VMAS environment, stepped as one batch.
 
-    Each world is reset by itself when its episode ends. ``infos[i]`` has ``"agent_rewards"``, ``"TimeLimit.truncated"``
-    and, when the episode has ended, ``"terminal_observation"``. Observations are ``Box(n_agents, obs_dim)``, actions
-    ``Box(n_agents, act_dim)`` in VMAS's own units, or ``MultiDiscrete``; agents with less are padded.
+    Each world is reset automatically when its episode ends. ``infos[i]`` has ``"agent_rewards"``, ``"TimeLimit.truncated"``
+    and, if the episode has ended, ``"terminal_observation"``. The observation space is ``Box(n_agents, obs_dim)``, the action
+    space ``Box(n_agents, act_dim)`` in VMAS's own units, or ``MultiDiscrete``. Agents with shorter vectors are padded.
 
-    The worlds share one VMAS ``Environment``, which is what ``get_attr``, ``set_attr`` and ``env_method`` reach, and one
-    random stream, which other VMAS environments of the process do not touch: ``seed(s)`` restarts it for all worlds.
+    The worlds share one VMAS ``Environment``, which ``get_attr``, ``set_attr`` and ``env_method`` access, and one random
+    stream, which does not depend on other VMAS environments of the process: ``seed(s)`` restarts it for all worlds.
 
-    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which from
-        then on belongs to this object
-    :param num_envs: Number of worlds
-    :param max_steps: Steps after which an episode is truncated, ``None`` for never
-    :param seed: Seed of the random stream
-    :param device: Where VMAS computes
-    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
-    :param continuous_actions: ``False`` for VMAS's discrete actions
-    :param render_mode: ``"rgb_array"`` or ``"human"``
-    :param scenario_kwargs: Arguments of the scenario
-    :raises ValueError: For an unknown scenario or ``team_reward``
-    :raises TypeError: For an argument that the scenario does not know
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which must not
+        be stepped by other code.
+    :param num_envs: Number of worlds, 1 if ``None``.
+    :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
+    :param seed: Seed of the random stream.
+    :param device: Device on which VMAS computes.
+    :param team_reward: Whether the team's reward is the ``"mean"`` or the ``"sum"`` of the agents' rewards.
+    :param continuous_actions: Whether actions are continuous, or VMAS's discrete ones.
+    :param render_mode: Render mode, ``"rgb_array"`` or ``"human"``.
+    :param scenario_kwargs: Arguments of the scenario.
+    :raises ValueError: If the scenario or ``team_reward`` is unknown.
+    :raises TypeError: If the scenario does not know an argument.
     """
 
     worlds: VmasWorlds
@@ -343,21 +343,21 @@ class VmasVecEnv(WorldsVecEnv):
 
 class VmasEnv(WorldsEnv):
     """
-    One world of a VMAS task as a joint ``gymnasium.Env``, for whatever wants such an environment.
+    One world of a VMAS task as a joint ``gymnasium.Env``, for code that needs such an environment.
 
-    It has the spaces, rewards and episode ends of ``VmasVecEnv``. Training is many times faster on that one: VMAS takes
-    little longer to step hundreds of worlds than to step one.
+    It has the spaces, rewards and episode ends of ``VmasVecEnv``. Training is many times faster with ``VmasVecEnv``, because
+    VMAS takes little longer to step hundreds of worlds than to step one.
 
-    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world
-    :param max_steps: Steps after which an episode is truncated, ``None`` for never
-    :param seed: Seed of the random stream, as a first ``reset(seed=)`` would give it
-    :param device: Where VMAS computes
-    :param team_reward: The team's reward is the ``"mean"`` or the ``"sum"`` of its agents'
-    :param continuous_actions: ``False`` for VMAS's discrete actions
-    :param render_mode: ``"rgb_array"`` or ``"human"``
-    :param scenario_kwargs: Arguments of the scenario
-    :raises ValueError: For an unknown scenario or ``team_reward``, or an ``Environment`` of several worlds
-    :raises TypeError: For an argument that the scenario does not know
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` of one world.
+    :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
+    :param seed: Seed of the random stream, with the effect of a first ``reset(seed=)``.
+    :param device: Device on which VMAS computes.
+    :param team_reward: Whether the team's reward is the ``"mean"`` or the ``"sum"`` of the agents' rewards.
+    :param continuous_actions: Whether actions are continuous, or VMAS's discrete ones.
+    :param render_mode: Render mode, ``"rgb_array"`` or ``"human"``.
+    :param scenario_kwargs: Arguments of the scenario.
+    :raises ValueError: If the scenario or ``team_reward`` is unknown, or an ``Environment`` has several worlds.
+    :raises TypeError: If the scenario does not know an argument.
     """
 
     worlds: VmasWorlds
@@ -391,14 +391,14 @@ class VmasPolicy(SuitePolicy):
         for _ in range(100):
             observations, rewards, dones, infos = environment.step(policy.predict(observations, deterministic=True))
 
-    :param model: The trained model
-    :param environment: The ``vmas`` ``Environment`` that is played, of any number of worlds. It is asked for its spaces and
-        never stepped
-    :param vec_normalize: The ``VecNormalize`` that the model was trained with. If ``None``, that of the model's environment,
-        where it has one; a model loaded without environment knows of none:
-        ``VecNormalize.load(path, make_joint_vec_env("give_way"))``
-    :raises TypeError: If the model is of no algorithm of this package, or the environment is none of VMAS's
-    :raises ValueError: If the environment is none that the model can act in
+    :param model: The trained model.
+    :param environment: The ``vmas`` ``Environment`` that is played, of any number of worlds. Only its spaces are read; it is
+        never stepped.
+    :param vec_normalize: The ``VecNormalize`` that the model was trained with, by default that of the model's environment, if
+        it has one. For a model loaded without environment, load it with
+        ``VecNormalize.load(path, make_joint_vec_env("give_way"))``.
+    :raises TypeError: If the model is of no algorithm of this package, or the environment is not one of VMAS.
+    :raises ValueError: If the model cannot act in the environment.
     """
 
     def __init__(
@@ -420,11 +420,12 @@ class VmasPolicy(SuitePolicy):
         self, observations: "list[th.Tensor] | dict[str, th.Tensor]", deterministic: bool = False
     ) -> "list[th.Tensor] | dict[str, th.Tensor]":
         """
-        :param observations: VMAS's, each agent's ``(num_envs, d_i)``, in a list or (with ``dict_spaces``) a dict
-        :param deterministic: Whether to take the most likely actions, or to sample
+        :param observations: VMAS's observations, ``(num_envs, d_i)`` for each agent, in a list or (with ``dict_spaces``) a
+            dict.
+        :param deterministic: Whether to take the most likely actions instead of sampling.
         :return: Each agent's actions ``(num_envs, act_i)``, on the device of the environment, in a list, or in a dict if
-            the observations are in one
-        :raises ValueError: If there is not one observation for each agent
+            the observations are in one.
+        :raises ValueError: If there is not one observation for each agent.
         """
         n_agents = self.joint_spaces.n_agents
         if not isinstance(observations, list | tuple | dict) or len(observations) != n_agents:
@@ -454,12 +455,12 @@ def _checked_scenario(scenario: "str | BaseScenario") -> "str | BaseScenario":
 @contextmanager
 def _unknown_arguments_refused(scenario: "str | BaseScenario") -> Iterator[None]:
     """
-    Within, arguments that a scenario leaves over are an error. VMAS only warns of them, so that a misspelt one trains on
-    another task than was meant. Each of its own scenarios does; one of the user's does where it ends with
-    ``ScenarioUtils.check_kwargs_consumed(kwargs)``.
+    A context in which arguments that a scenario does not use are an error. VMAS only warns of them, so that after a
+    misspelled argument a policy would be trained on the wrong task. All of VMAS's scenarios warn, and custom ones do if their
+    ``make_world`` ends with ``ScenarioUtils.check_kwargs_consumed(kwargs)``.
 
-    :param scenario: The scenario being made
-    :raises TypeError: For an argument that the scenario does not know
+    :param scenario: The scenario being made.
+    :raises TypeError: If the scenario does not know an argument.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Scenario kwargs")
@@ -480,16 +481,16 @@ def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | 
     """
     Joint spaces of a VMAS environment, and the length of each agent's action vector (1 for a discrete action).
 
-    :raises ValueError: If its agents act in several discrete choices each
+    :raises ValueError: If its agents make several discrete choices each.
     """
     if environment.multidiscrete_actions:
         raise ValueError(
-            "The VMAS environment was made with multidiscrete_actions=True, several choices an agent. "
+            "The VMAS environment was made with multidiscrete_actions=True, several choices per agent. "
             "Make it without: VMAS then gives each agent one choice out of their product."
         )
     agent_observation_spaces = _in_order(environment.observation_space.spaces, environment)
     agent_action_spaces = _in_order(environment.action_space.spaces, environment)
-    # VMAS speaks the legacy gym, whose spaces are no Gymnasium spaces.
+    # VMAS has the spaces of the legacy gym, which are not Gymnasium spaces.
     observation_space = joint_observation_space(
         [spaces.Box(-np.inf, np.inf, (_length(space),)) for space in agent_observation_spaces]
     )
@@ -502,15 +503,15 @@ def _joint_spaces(environment: "Environment") -> tuple[spaces.Box, spaces.Box | 
 
 def _length(space: Any) -> int:
     """Number of entries of a legacy gym ``Box``, or of a ``Dict`` of them."""
-    # A Dict has no shape of its own
+    # A Dict has no shape.
     if space.shape is None:
         return sum(_length(part) for part in space.spaces.values())
     return int(np.prod(space.shape))
 
 
 def _in_order(per_agent: Any, environment: "Environment") -> list:
-    """The agents' values in the order of the agents, out of VMAS's list or (with ``dict_spaces``) dict."""
-    # By name: the legacy gym sorts the keys of its Dict spaces, and VMAS those of its observations and rewards not.
+    """The agents' values in the order of the agents, from VMAS's list or (with ``dict_spaces``) dict."""
+    # By name, because the legacy gym sorts the keys of its Dict spaces, unlike VMAS those of observations and rewards.
     return [per_agent[agent.name] for agent in environment.agents] if isinstance(per_agent, dict) else list(per_agent)
 
 
@@ -522,7 +523,7 @@ def _flatten(observation: "th.Tensor | dict") -> th.Tensor:
 
 
 def _worlds_alike(environment: "Environment") -> bool:
-    """Whether every world has all its entities where the first world has them."""
+    """Whether all entities are in the same place in every world."""
     states = [th.cat([entity.state.pos, entity.state.rot], dim=1) for entity in environment.world.entities]
     joint = th.cat(states, dim=1)
     return bool((joint == joint[:1]).all())

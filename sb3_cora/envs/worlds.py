@@ -1,4 +1,4 @@
-"""Simulators that step a batch of worlds at once, as a ``VecEnv`` and as a joint environment of one world."""
+"""Simulators that step a batch of worlds at once, as a ``VecEnv`` over the batch and as a joint environment of one world."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -12,18 +12,18 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 JointObservations = np.ndarray | dict[str, np.ndarray]
-"""Of some worlds, ``(n_worlds, n_agents, obs_dim)``, or a dict of such parts where the observation space is a ``Dict``."""
+"""Observations of some worlds, ``(n_worlds, n_agents, obs_dim)``, or a dict with the parts of a ``Dict`` observation space."""
 
 
 class WorldsStep(NamedTuple):
     """
-    What one step of every world gives.
+    The outcome of one step of every world.
 
-    - ``observations``: of the state after the step, before any reset; in new memory, because they are kept
-    - ``rewards``: ``(num_envs,)``, the team's, of any float type
-    - ``agent_rewards``: ``(num_envs, n_agents)`` float32, the agents' own; in new memory likewise
-    - ``terminated``: ``(num_envs,)`` bool, the task is over
-    - ``truncated``: ``(num_envs,)`` bool, a time limit is reached
+    :param observations: Observations of the states after the step, before any reset. In new memory, because they are kept.
+    :param rewards: The team's rewards, ``(num_envs,)``, of any float type.
+    :param agent_rewards: The agents' own rewards, ``(num_envs, n_agents)`` float32. In new memory, because they are kept.
+    :param terminated: Whether the task is over, ``(num_envs,)`` bool.
+    :param truncated: Whether a time limit is reached, ``(num_envs,)`` bool.
     """
 
     observations: JointObservations
@@ -35,19 +35,19 @@ class WorldsStep(NamedTuple):
 
 class Worlds(ABC):
     """
-    A batch of worlds of one simulator, with joint spaces, NumPy in and out, and without automatic resets. It is all that is
-    to be written of a simulator: ``WorldsVecEnv`` and ``WorldsEnv`` make environments of it.
+    A batch of worlds of one simulator. Spaces are joint, actions and observations are NumPy arrays, and nothing is reset
+    automatically. A subclass is all that a new simulator needs: ``WorldsVecEnv`` and ``WorldsEnv`` make environments of it.
 
-    A subclass calls ``super().__init__`` and writes ``seed``, ``reset`` and ``step``. It may write ``render``, with
-    ``render_modes``, and ``close``; and ``simulator`` and ``call``, where attributes and methods are looked for in another
-    object.
+    A subclass calls ``super().__init__`` and writes ``seed``, ``reset`` and ``step``. It may write ``render`` together with
+    ``render_modes``, ``close``, and, if the attributes and methods to show are those of another object, ``simulator`` and
+    ``call``.
 
-    :param num_envs: Number of worlds
-    :param observation_space: The joint observations of one world, ``Box(n_agents, obs_dim)`` or a ``Dict`` with it
-    :param action_space: Its joint actions, ``Box(n_agents, act_dim)`` or ``MultiDiscrete([k_1, .., k_n])``
+    :param num_envs: Number of worlds.
+    :param observation_space: The joint observations of one world, ``Box(n_agents, obs_dim)`` or a ``Dict`` with it.
+    :param action_space: Its joint actions, ``Box(n_agents, act_dim)`` or ``MultiDiscrete([k_1, .., k_n])``.
     """
 
-    #: What ``render_mode`` may be, besides ``None``
+    #: The values of ``render_mode`` besides ``None``
     render_modes: tuple[str, ...] = ("rgb_array",)
 
     def __init__(
@@ -60,9 +60,9 @@ class Worlds(ABC):
     @abstractmethod
     def seed(self, seed: int) -> None:
         """
-        Restart the random numbers; the worlds follow at their next reset. Before the first call they come from entropy.
+        Seed the random numbers, with effect from the next reset. Before the first call they are seeded from entropy.
 
-        :param seed: At least 0 and below 2**32
+        :param seed: The seed, at least 0 and below 2**32.
         """
 
     @abstractmethod
@@ -70,8 +70,9 @@ class Worlds(ABC):
         """
         Start new episodes.
 
-        :param indices: The worlds whose episode has just ended; all, ended or not, if ``None``
-        :return: The first observations of these worlds, in new memory
+        :param indices: The worlds whose episodes have just ended. ``None``: all worlds, whether their episodes have ended or
+            not.
+        :return: The first observations of these worlds, in new memory.
         """
 
     @abstractmethod
@@ -79,37 +80,37 @@ class Worlds(ABC):
         """
         Advance every world by one step.
 
-        :param actions: One joint action of the action space a world, ``(num_envs, *action_space.shape)``, in new memory
-        :return: What the step gives, before any reset
+        :param actions: One joint action of the action space per world, ``(num_envs, *action_space.shape)``, in new memory.
+        :return: The outcome of the step, before any reset.
         """
 
     def render(self, mode: str, index: int) -> np.ndarray | None:
         """
-        Draw one world.
+        Render one world.
 
-        :param mode: One of ``render_modes``
-        :param index: Which world
-        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8
-        :raises NotImplementedError: If the simulator draws no pictures
+        :param mode: One of ``render_modes``.
+        :param index: The index of the world.
+        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8.
+        :raises NotImplementedError: If the simulator cannot render.
         """
-        raise NotImplementedError(f"{type(self).__name__} draws no pictures.")
+        raise NotImplementedError(f"{type(self).__name__} cannot render: override its method render().")
 
     def close(self) -> None:  # noqa: B027 - most simulators have nothing to close
-        """Close what is open."""
+        """Close what the simulator has opened, such as windows."""
 
     @property
     def simulator(self) -> Any:
-        """The object whose attributes and methods the environments show as theirs."""
+        """The object whose attributes and methods the environments show as their own."""
         return self
 
     def call(self, method_name: str, *args: Any, **kwargs: Any) -> Any:
         """
         Call a method of the simulator.
 
-        :param method_name: Name of the method
-        :param args: Its arguments
-        :param kwargs: Its keyword arguments
-        :return: Its answer
+        :param method_name: Name of the method.
+        :param args: Its arguments.
+        :param kwargs: Its keyword arguments.
+        :return: What it returns.
         """
         return getattr(self.simulator, method_name)(*args, **kwargs)
 
@@ -118,18 +119,18 @@ class WorldsVecEnv(VecEnv):
     """
     A Stable-Baselines3 ``VecEnv`` over worlds that are stepped as one batch.
 
-    Each world is reset by itself when its episode ends. ``infos[i]`` has ``"agent_rewards"``, ``"TimeLimit.truncated"``
-    and, when the episode has ended, ``"terminal_observation"``.
+    Each world is reset automatically when its episode ends. ``infos[i]`` has ``"agent_rewards"``, ``"TimeLimit.truncated"``
+    and, if the episode has ended, ``"terminal_observation"``.
 
-    The worlds share one simulator, which is what ``get_attr``, ``set_attr`` and ``env_method`` reach, and its random
-    numbers: ``seed(s)`` restarts them for all worlds, with the next ``reset()``.
+    The worlds share one simulator, and with it its random numbers: ``get_attr``, ``set_attr`` and ``env_method`` access this
+    simulator, and ``seed(s)`` seeds all worlds at once, with effect from the next ``reset()``.
 
-    :param worlds: The worlds, or the entry point of their class, ``"package.module:Class"``
-    :param num_envs: Number of worlds to make, 1 if ``None``; the class is given it by this name
-    :param seed: Seed of the first reset
-    :param render_mode: One of the worlds' ``render_modes``
-    :param worlds_kwargs: Further arguments of the class
-    :raises ValueError: If ``render_mode`` is unknown, or arguments are given for worlds that are already made
+    :param worlds: The worlds, or the entry point of their class, ``"package.module:Class"``.
+    :param num_envs: Number of worlds to make, 1 if ``None``. Given to the class under this name.
+    :param seed: Seed of the first reset.
+    :param render_mode: One of the worlds' ``render_modes``.
+    :param worlds_kwargs: Further arguments of the class.
+    :raises ValueError: If ``render_mode`` is unknown, or arguments are given for worlds that are already made.
     """
 
     actions: np.ndarray
@@ -151,9 +152,9 @@ class WorldsVecEnv(VecEnv):
 
     def reset(self) -> JointObservations:
         """
-        Start new episodes in all worlds, from the seed given last, if one was given since the last reset.
+        Start new episodes in all worlds. If a seed was given since the last reset, the worlds are seeded with it first.
 
-        :return: The first observations
+        :return: The first observations.
         """
         if self._seeds[0] is not None:
             self.worlds.seed(self._seeds[0])
@@ -163,22 +164,23 @@ class WorldsVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """
-        :param actions: ``(num_envs, *action_space.shape)``
+        :param actions: Of shape ``(num_envs, *action_space.shape)``.
         """
         self.actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
         """
         :return: The observations, the team's rewards ``(num_envs,)`` of float32, whether the episodes have ended, and one
-            info a world
-        :raises ValueError: If an action is not in the action space
+            info per world.
+        :raises ValueError: If an action is not in the action space.
         """
         actions = np.array(self.actions)
         check_actions(actions, self.num_envs, self.worlds.action_space)
         observations, rewards, agent_rewards, terminated, truncated = self.worlds.step(actions)
         dones = terminated | truncated
         ended = np.flatnonzero(dones)
-        # The rows below are views of arrays made anew for each step: cheaper than one array a world, and as safe to keep
+        # The rows below are views of arrays that are made anew in each step: cheaper than one array per world, and as safe to
+        # keep.
         infos: list[dict[str, Any]]
         if len(ended) == self.num_envs:
             infos = [
@@ -196,7 +198,7 @@ class WorldsVecEnv(VecEnv):
                     part[ended] = first[key]
         for index in np.flatnonzero(truncated & ~terminated).tolist():
             infos[index]["TimeLimit.truncated"] = True
-        # In new memory: SB3 adds the value at a time limit in place
+        # A copy, because SB3 adds the value at a time limit to the rewards in place.
         return observations, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
@@ -205,15 +207,15 @@ class WorldsVecEnv(VecEnv):
 
     def get_images(self) -> list[np.ndarray | None]:
         """
-        :return: One picture a world, ``(height, width, 3)`` of uint8
+        :return: One picture per world, ``(height, width, 3)`` of uint8.
         """
         return [self.worlds.render("rgb_array", index) for index in range(self.num_envs)]
 
     def render(self, mode: str | None = None) -> np.ndarray | None:
         """
-        :param mode: ``"rgb_array"`` for a picture of all worlds, ``"human"`` for a window
-        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8
-        :raises ImportError: If OpenCV, in whose window SB3 shows pictures, is not installed
+        :param mode: Render mode, ``"rgb_array"`` for a picture of all worlds, ``"human"`` for a window.
+        :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8.
+        :raises ImportError: If OpenCV, in whose window SB3 shows pictures, is not installed.
         """
         try:
             return super().render(mode)
@@ -226,9 +228,9 @@ class WorldsVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: An attribute of this object or of the simulator
-        :param indices: Which worlds; they all have the same
-        :return: Its value, once a world
+        :param attr_name: An attribute of this object or of the simulator.
+        :param indices: The worlds to ask, all if ``None``. They share the attribute.
+        :return: Its value, once per world.
         """
         try:
             value = getattr(self, attr_name)
@@ -238,10 +240,10 @@ class WorldsVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        :param attr_name: An attribute of the simulator
-        :param value: Its new value
-        :param indices: Must be all worlds, which share the attribute
-        :raises ValueError: If ``indices`` leaves out a world
+        :param attr_name: An attribute of the simulator.
+        :param value: Its new value.
+        :param indices: Must name all worlds, since they share the attribute; ``None`` does.
+        :raises ValueError: If ``indices`` leaves out a world.
         """
         left_out = set(range(self.num_envs)) - set(self._get_indices(indices))
         if left_out:
@@ -258,36 +260,36 @@ class WorldsVecEnv(VecEnv):
         """
         Call a method of the simulator, once, for the whole batch.
 
-        :param method_name: Name of the method
-        :param method_args: Its arguments
-        :param indices: Which worlds want the answer
-        :param method_kwargs: Its keyword arguments
-        :return: Its answer, once a world
+        :param method_name: Name of the method.
+        :param method_args: Its arguments.
+        :param indices: The worlds to return the result for, all if ``None``.
+        :param method_kwargs: Its keyword arguments.
+        :return: What it returns, once per world.
         """
         answer = self.worlds.call(method_name, *method_args, **method_kwargs)
         return [answer for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """
-        :param wrapper_class: A Gymnasium wrapper
-        :param indices: Which worlds
-        :return: False for each: the worlds are no Gymnasium environments
+        :param wrapper_class: A Gymnasium wrapper.
+        :param indices: The worlds to ask, all if ``None``.
+        :return: False for each, since worlds are not Gymnasium environments.
         """
         return [False for _ in self._get_indices(indices)]
 
 
 class WorldsEnv(gym.Env):
     """
-    One world as a joint ``gymnasium.Env``, for whatever wants such an environment. It has the spaces, rewards and ends of
-    episodes of ``WorldsVecEnv``, which takes little longer to step many worlds than this to step one.
+    One world as a joint ``gymnasium.Env``, with the spaces, rewards and episode ends of ``WorldsVecEnv``. For code that needs
+    such an environment: to train, use ``WorldsVecEnv``, which steps many worlds in little more time than this takes for one.
 
-    :param worlds: A batch of one world, or the entry point of the class of worlds, ``"package.module:Class"``
-    :param render_mode: One of the worlds' ``render_modes``
-    :param worlds_kwargs: Further arguments of the class
-    :raises ValueError: If ``render_mode`` is unknown, or worlds that are already made are several or given arguments
+    :param worlds: A batch of one world, or the entry point of the class, ``"package.module:Class"``.
+    :param render_mode: One of the worlds' ``render_modes``.
+    :param worlds_kwargs: Further arguments of the class.
+    :raises ValueError: If ``render_mode`` is unknown, or worlds that are already made are more than one or given arguments.
     """
 
-    # Gymnasium asks the class, before there are worlds
+    # On the class, because gym.make reads it there before it makes the environment.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - Gymnasium's interface
 
     def __init__(self, worlds: Worlds | str, render_mode: str | None = None, **worlds_kwargs: Any) -> None:
@@ -298,9 +300,9 @@ class WorldsEnv(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
-        :param seed: Restarts the random numbers
-        :param options: Worlds have none
-        :return: The joint observation and an empty info
+        :param seed: Seed of the random numbers; without one they continue.
+        :param options: Ignored.
+        :return: The joint observation and an empty info.
         """
         super().reset(seed=seed)
         if seed is not None:
@@ -309,10 +311,10 @@ class WorldsEnv(gym.Env):
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """
-        :param action: A joint action of the action space
+        :param action: A joint action of the action space.
         :return: The joint observation, the team's reward, terminated, truncated, and the info with ``"agent_rewards"``,
-            ``(n_agents,)``
-        :raises ValueError: If the action is not in the action space
+            ``(n_agents,)``.
+        :raises ValueError: If the action is not in the action space.
         """
         actions = np.array(action)[None]
         check_actions(actions, 1, self.worlds.action_space)
@@ -322,7 +324,7 @@ class WorldsEnv(gym.Env):
 
     def render(self) -> np.ndarray | None:
         """
-        :return: With ``render_mode="rgb_array"`` the picture, ``(height, width, 3)`` of uint8
+        :return: With ``render_mode="rgb_array"`` the picture, ``(height, width, 3)`` of uint8.
         """
         return None if self.render_mode is None else self.worlds.render(self.render_mode, 0)
 
@@ -333,10 +335,10 @@ class WorldsEnv(gym.Env):
 
 def check_actions(actions: np.ndarray, num_envs: int, space: spaces.Box | spaces.MultiDiscrete) -> None:
     """
-    :param actions: What should be one joint action a world
-    :param num_envs: Number of worlds
-    :param space: The action space
-    :raises ValueError: If ``actions`` is of another shape or kind, or outside of the action space
+    :param actions: The actions to check, which should be one joint action per world.
+    :param num_envs: Number of worlds.
+    :param space: The action space.
+    :raises ValueError: If ``actions`` is of another shape or kind, or outside of the action space.
     """
     if actions.shape != (num_envs, *space.shape):
         raise ValueError(
@@ -349,7 +351,7 @@ def check_actions(actions: np.ndarray, num_envs: int, space: spaces.Box | spaces
                 f"Actions range over [{actions.min()}, {actions.max()}], outside of {space}, or are NaN. "
                 "Clip them to the action space, as SB3's predict() does."
             )
-    # Written so that a negative index is refused, which numpy would count from the end
+    # Negative indices are refused too, which NumPy would count from the end.
     elif actions.dtype.kind not in "iu" or not _all((actions >= 0) & (actions < space.nvec)):
         raise ValueError(
             f"Actions of type {actions.dtype} range over [{actions.min()}, {actions.max()}]. "
@@ -358,7 +360,7 @@ def check_actions(actions: np.ndarray, num_envs: int, space: spaces.Box | spaces
 
 
 def _all(flags: np.ndarray) -> bool:
-    """Of a single world's few flags ``flags.all()`` takes longer than both comparisons that made them."""
+    """Whether all flags are true. For the few flags of a single world this is much faster than ``flags.all()``."""
     return np.count_nonzero(flags) == flags.size
 
 
@@ -379,14 +381,14 @@ def _make_worlds(worlds: Worlds | str, num_envs: int | None, render_mode: str | 
 
 
 def _of_worlds(observations: JointObservations, indices: np.ndarray | int) -> JointObservations:
-    """The observations of some worlds: copies, of one world a view."""
+    """The observations of some worlds: copies for an array of indices, a view for a single index."""
     if isinstance(observations, dict):
         return {key: part[indices] for key, part in observations.items()}
     return observations[indices]
 
 
 def _one_by_one(observations: JointObservations) -> Iterable[JointObservations]:
-    """The observation of each world."""
+    """The observations of each world, one after another."""
     if isinstance(observations, dict):
         return (dict(zip(observations, parts, strict=True)) for parts in zip(*observations.values(), strict=True))
     return observations

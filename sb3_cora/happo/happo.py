@@ -12,16 +12,17 @@ from sb3_cora.happo.policies import MlpPolicy, MultiInputPolicy
 class HAPPO(CooperativeOnPolicyAlgorithm):
     """
     Heterogeneous-Agent Proximal Policy Optimization (HAPPO): agents are updated one after another in random order, and an
-    agent's advantage is multiplied by the likelihood ratios of those updated before it, so that it improves on what they
-    do now.
+    agent's advantage is multiplied by the likelihood ratios of the agents updated before it, so that it accounts for their new
+    policies.
 
     Paper: https://arxiv.org/abs/2109.11251
 
-    The value function is updated along with the first agent. Advantages are normalized before they are multiplied.
+    The value function is updated together with the first agent. Advantages are normalized before they are multiplied.
 
-    :param n_epochs: Number of epochs for each agent when optimizing the surrogate loss
-    :param share_parameters: Whether the agents share one actor, which is then told the agent's index. As in HARL this is
-        possible, but an update then moves the others' policies too, and the guarantee of monotonic improvement is lost
+    :param n_epochs: Number of epochs for each agent when optimizing the surrogate loss.
+    :param share_parameters: Whether the agents share one actor, which is then given the agent's index as well. This is
+        possible, as in HARL, but each update then changes the others' policies too, without the guarantee of monotonic
+        improvement.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -39,10 +40,10 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
     @th.no_grad()
     def _likelihood_ratio(self, rollout: Rollout, agents: slice) -> th.Tensor:
         """
-        :param rollout: The flattened rollout
-        :param agents: A single agent
-        :return: How likely the agent's policy now makes its actions of the rollout, relative to the policy that took them:
-            ``(n_samples, 1)``, 1 where the agent is dead
+        :param rollout: The flattened rollout.
+        :param agents: A single agent.
+        :return: Likelihood of the agent's actions in the rollout under its current policy over that under the policy that took
+            them, ``(n_samples, 1)``; 1 where the agent is inactive.
         """
         ratios = []
         for start in range(0, len(rollout.log_prob), self.batch_size):

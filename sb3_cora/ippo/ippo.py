@@ -14,14 +14,14 @@ from sb3_cora.ippo.policies import MlpPolicy, MultiInputPolicy
 class IPPO(CooperativeOnPolicyAlgorithm):
     """
     Independent Proximal Policy Optimization (IPPO): each agent learns as if it were alone, with a value function of its
-    own observation and advantages of its own rewards, ``info["agent_rewards"]``; where the environment has none, of the
-    team's. Where observations carry an ``"agent_mask"``, an agent's returns end with its death, whatever it is paid later.
+    own observation and advantages of its own rewards, ``info["agent_rewards"]``, or of the team's if the environment has none.
+    If observations have an ``"agent_mask"``, an agent's returns end when it becomes inactive, whatever rewards follow.
 
     Paper: https://arxiv.org/abs/2011.09533
 
     Callbacks find the agents' rewards ``(n_envs, n_agents)`` in ``locals["rewards"]``.
 
-    :param normalize_advantage: Whether to normalize the advantages in each minibatch, agent by agent
+    :param normalize_advantage: Whether to normalize the advantages in each minibatch, for each agent separately.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

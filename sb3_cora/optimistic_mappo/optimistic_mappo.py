@@ -10,13 +10,13 @@ from sb3_cora.common.type_aliases import JointEnvLike
 
 class OptimisticMAPPO(CooperativeOnPolicyAlgorithm):
     """
-    Optimistic Multi-Agent Policy Gradient with MAPPO: negative advantages are shrunk to ``eta`` times themselves (a leaky
-    ReLU), since a bad return may be the fault of the others' exploration.
+    Optimistic Multi-Agent Policy Gradient with MAPPO: negative advantages are multiplied by ``eta`` (a leaky ReLU), since a
+    bad return may be due to the exploration of the other agents.
 
     Paper: https://arxiv.org/abs/2311.01953
 
-    :param eta: What is left of a negative credit, from 0 (default, nothing) to 1 (all of it: this is MAPPO), a number or a
-        function of the current progress remaining
+    :param eta: Factor of negative credits, from 0 (default: drop them) to 1 (keep them, which is MAPPO), it can be a function
+        of the current progress remaining.
     """
 
     def __init__(

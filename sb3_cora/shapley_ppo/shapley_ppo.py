@@ -10,11 +10,11 @@ from sb3_cora.cora_ppo.cora_ppo import CoalitionArguments
 
 class ShapleyPPO(CORAPPO):
     """
-    ``CORAPPO`` whose advantage is divided by the Shapley value of the same game: an agent's credit is the mean, over the
-    orders in which agents may join, of what the coalition's value gains by its joining.
+    ``CORAPPO`` in which the advantage is divided by the Shapley value of the same game: an agent's credit is what it adds to a
+    coalition's value when it joins, as a mean over all orders in which agents may join.
 
-    Paper: https://arxiv.org/abs/1907.05707 (Shapley value of a Q-function; here with CORA's critic and baseline actions,
-    so that only the rule of division differs)
+    Paper: https://arxiv.org/abs/1907.05707 (the Shapley value of a Q-function; here with the critics and baseline actions of
+    ``CORAPPO``, so that only the concept differs)
     """
 
     def __init__(
@@ -24,5 +24,5 @@ class ShapleyPPO(CORAPPO):
         *args: Any,
         **kwargs: Unpack[CoalitionArguments],
     ):
-        # What the programs of the core take says nothing here
+        # Arguments of the core's programs have no effect on the Shapley value, so the constructor does not take them.
         super().__init__(policy, env, *args, credit="shapley", **kwargs)

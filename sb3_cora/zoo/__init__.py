@@ -1,12 +1,12 @@
 """
 The command line over rl_zoo3: ``python -m sb3_cora.zoo.train``, ``.enjoy`` and ``.record_video``.
 
-It may import everything, and nothing imports it: rl_zoo3 patches Gymnasium's ``TimeLimit`` when it is imported.
+It may import everything, but nothing may import it, because rl_zoo3 patches Gymnasium's ``TimeLimit`` when it is imported.
 """
 
 from importlib.util import find_spec
 
-# Looked for instead of imported, for not every module in here needs what rl_zoo3 does on import
+# Looked up instead of imported, because not every module in here needs what rl_zoo3 does on import.
 for module in ("matplotlib", "moviepy", "rl_zoo3"):
     if find_spec(module) is None:
         raise ImportError(f'{module}, which the zoo needs, is not installed: pip install "sb3-cora[zoo]"')

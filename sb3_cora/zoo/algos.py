@@ -1,4 +1,4 @@
-"""What ``--algo`` may name: rl_zoo3 keeps algorithms, and what searches sample, in dictionaries that its modules share."""
+"""Registers algorithms for ``--algo``: rl_zoo3 keeps them, and their search spaces, in dictionaries shared by its modules."""
 
 import argparse
 import importlib
@@ -15,9 +15,9 @@ from sb3_cora.zoo.hyperparams_opt import convert_params, sample_params
 
 def algorithms_of(package: ModuleType) -> dict[str, type[CooperativeOnPolicyAlgorithm]]:
     """
-    :param package: A package or module
-    :return: The algorithms that it exports and that are its own, by the names of their modules: ``CORAPPO`` of
-        ``sb3_cora/cora_ppo/cora_ppo.py`` is ``cora_ppo``
+    :param package: A package or module.
+    :return: The algorithms that it defines and exports, by the names of their modules: ``CORAPPO`` of
+        ``sb3_cora/cora_ppo/cora_ppo.py`` is ``cora_ppo``.
     """
     root = package.__name__.partition(".")[0]
     return {
@@ -31,11 +31,11 @@ def algorithms_of(package: ModuleType) -> dict[str, type[CooperativeOnPolicyAlgo
 
 def register_algorithms() -> None:
     """
-    Make the algorithms of this package, and of those that ``--gym-packages`` names on the command line, known to rl_zoo3.
+    Register the algorithms of this package, and of packages named by ``--gym-packages`` on the command line, with rl_zoo3.
 
-    :raises ValueError: if two algorithms have the same name
+    :raises ValueError: If two algorithms have the same name.
     """
-    # Ahead of the command line's other flags, because what --algo may name depends on it
+    # Parsed before all other flags, because the choices of --algo depend on it.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--gym-packages", nargs="+", default=[])
     args, _ = parser.parse_known_args()

@@ -1,4 +1,4 @@
-"""Environments that step all their worlds at once, for code that expects to be given one constructor per world."""
+"""Environments that are stepped as one batch, for code that passes one constructor per environment."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from sb3_cora.common.env_util import make_joint_vec_env
 
 def batch_env_constructor(env_id: str, env_kwargs: dict[str, Any], monitor_dir: str | None = None) -> Callable[..., VecEnv]:
     """
-    A stand-in for ``DummyVecEnv`` where rl_zoo3 and Stable-Baselines3 take a ``VecEnv`` class: it counts the constructors
-    it is handed and builds one batch of as many worlds instead of calling them.
+    A replacement for ``DummyVecEnv`` where rl_zoo3 and Stable-Baselines3 take a ``VecEnv`` class. It does not call the
+    constructors that it is given, but makes one batch of as many environments.
 
-    :param env_id: id of an environment that has a batch of its own
-    :param env_kwargs: keyword arguments of the environment
-    :param monitor_dir: folder for the monitor's file, None for no file
-    :return: a function from constructors, one per world, to the batch
+    :param env_id: Id of an environment that can be stepped as one batch.
+    :param env_kwargs: Keyword arguments of the environment.
+    :param monitor_dir: Folder for the monitor's file, None for no file.
+    :return: A function from constructors, one per environment, to the batch.
     """
 
     def construct(env_fns: Sequence[Callable[[], gym.Env]]) -> VecEnv:

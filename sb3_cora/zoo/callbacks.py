@@ -1,4 +1,4 @@
-"""What is saved while a training goes on: its log, and what it can be gone on from whenever the process is killed."""
+"""Callbacks that save the log of a training, and models from which it can be continued even if its process is killed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,17 @@ from stable_baselines3.common.logger import CSVOutputFormat
 
 def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
     """
-    Save a model that is being trained. A process that is killed meanwhile leaves what was there before.
+    Save a model that is being trained. If the process is killed meanwhile, the previous files remain.
 
-    :param model: the model
-    :param path: its file
-    :param statistics: the file for the statistics of ``VecNormalize``
+    :param model: The model.
+    :param path: Its file.
+    :param statistics: The file for the statistics of ``VecNormalize``.
     """
     normalize = model.get_vec_normalize_env()
-    # The statistics first, so that no model is without them
+    # The statistics first, so that no model is ever without them.
     writers: dict[Path, Callable[[str], None]] = {} if normalize is None else {statistics: normalize.save}
     writers[path] = model.save
-    # None of them takes its place before all are written: these statistics are no other model's
+    # Files are renamed only after all are written, because the statistics belong to this model only.
     unfinished = {target: target.with_name(f"{target.name}.unfinished") for target in writers}
     for target, write in writers.items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
 
 class WholeCheckpointCallback(CheckpointCallback):
     """
-    Checkpoints with the statistics of ``VecNormalize``, each of which is whole.
+    Saves checkpoints together with the statistics of ``VecNormalize``, never in part.
 
     The parameters are those of ``CheckpointCallback``.
     """
@@ -45,10 +45,10 @@ class WholeCheckpointCallback(CheckpointCallback):
 
 class SaveModelCallback(BaseCallback):
     """
-    Saves the model whenever it is called, in the place of its last save.
+    Saves the model whenever it is called, and replaces the model saved before.
 
-    :param path: The model's file
-    :param statistics: The file for the statistics of ``VecNormalize``
+    :param path: The model's file.
+    :param statistics: The file for the statistics of ``VecNormalize``.
     """
 
     def __init__(self, path: Path, statistics: Path) -> None:
@@ -63,9 +63,9 @@ class SaveModelCallback(BaseCallback):
 
 class ProgressCallback(BaseCallback):
     """
-    Writes what a training logs into a CSV file too, wherever else it goes.
+    Writes the log of a training to a CSV file, in addition to its other outputs.
 
-    :param path: The file, begun anew
+    :param path: The file, which is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class ProgressCallback(BaseCallback):
         self.path = path
 
     def _on_training_start(self) -> None:
-        # A logger of one's own (set_logger) would have to repeat how SB3 names the folders of TensorBoard
+        # A custom logger (set_logger) would have to repeat how SB3 names the folders of TensorBoard.
         self.logger.output_formats.append(CSVOutputFormat(str(self.path)))
 
     def _on_step(self) -> bool:

@@ -1,4 +1,4 @@
-"""A display for programs that draw in a window, on machines without one."""
+"""A virtual display for environments that render in a window, on machines without a display."""
 
 import os
 import shutil
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 @contextmanager
 def virtual_display() -> Iterator[None]:
     """
-    Within, what draws through X finds a display: the machine's own if there is one, else one that Xvfb simulates. Where Xvfb
-    is not installed there is none, and an environment that needs it says so itself.
+    A context with an X display: the machine's own if there is one, otherwise one that Xvfb simulates. If Xvfb is not
+    installed there is none, and environments that need one raise an error of their own.
     """
     xvfb = shutil.which("Xvfb")
     if os.environ.get("DISPLAY") or xvfb is None:
         yield
         return
     reader, writer = os.pipe()
-    # Xvfb looks for a free number itself, and tells it once it is ready
+    # With -displayfd, Xvfb finds a free number itself and writes it once it is ready.
     command = [xvfb, "-displayfd", str(writer), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"]
     server = subprocess.Popen(command, pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writer)

@@ -1,11 +1,11 @@
 """
-Load a trained model and evaluate it, by rl_zoo3's folders and flags.
+Load a trained model and evaluate it, with rl_zoo3's folders and flags.
 
     python -m sb3_cora.zoo.enjoy --algo cora_ppo --env give_way
     python -m sb3_cora.zoo.enjoy --algo cora_ppo --env give_way --exp-id 3 --load-best --stochastic
     python -m sb3_cora.zoo.enjoy --algo cora_ppo --env give_way --load-last-checkpoint -n 1000
 
-Unlike rl_zoo3's script it opens no window: many episodes are played at once, and their mean is printed.
+Unlike rl_zoo3's script it opens no window: it plays many episodes at once and prints their mean.
 """
 
 import argparse
@@ -16,9 +16,9 @@ from sb3_cora.zoo.saved_run import add_arguments, load_run
 
 def main() -> Evaluation:
     """
-    Evaluate the model that the flags name, and print its returns.
+    Evaluate the model named by the flags, and print its returns.
 
-    :return: the episodes' returns and lengths
+    :return: The episodes' returns and lengths.
     """
     parser = argparse.ArgumentParser(description="Evaluate a trained model")
     add_arguments(parser, n_envs=0)

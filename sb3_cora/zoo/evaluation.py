@@ -12,17 +12,17 @@ from tqdm import tqdm
 
 from sb3_cora.common.env_util import is_batched
 
-# Folder of the normalization statistics of a run's best model, beside the model
+# Folder of the normalization statistics of a run's best model, next to the model.
 BEST_STATISTICS = "best_model_statistics"
 
 
 class EvaluationSize(NamedTuple):
     """
-    How long evaluations take unless a flag says otherwise.
+    Default sizes of evaluations.
 
-    :param n_episodes: Episodes of an evaluation during the training, in as many environments
-    :param n_final_episodes: Episodes of the evaluation of a trained model
-    :param n_final_envs: Environments side by side in the evaluation of a trained model
+    :param n_episodes: Number of episodes, and of environments, of an evaluation during the training.
+    :param n_final_episodes: Number of episodes of the evaluation of a trained model.
+    :param n_final_envs: Number of environments of the evaluation of a trained model.
     """
 
     n_episodes: int
@@ -32,9 +32,9 @@ class EvaluationSize(NamedTuple):
     @classmethod
     def of_env(cls, env_id: str) -> "EvaluationSize":
         """
-        :param env_id: id of the environment
-        :return: what suits it: a batch plays a hundred episodes in little more than the time of one, while elsewhere each
-            takes its own, which for a robot's thousand steps is a large part of a second
+        :param env_id: Id of the environment.
+        :return: The default sizes. They are larger for batched environments, which play a hundred episodes in little more than
+            the time of one. Otherwise each episode takes its own time, a large part of a second for a robot's thousand steps.
         """
         return cls(50, 100, 100) if is_batched(env_id) else cls(10, 20, 10)
 
@@ -56,14 +56,14 @@ def evaluate(
     model: BaseAlgorithm, env: VecEnv, n_episodes: int, deterministic: bool, show_progress: bool = False
 ) -> Evaluation:
     """
-    Play episodes, as many at a time as there are environments.
+    Play episodes in parallel, one per environment.
 
-    :param model: the trained model
-    :param env: the environments, whose normalization of rewards is off
-    :param n_episodes: number of episodes, shared out evenly among the environments
-    :param deterministic: whether to take the likeliest actions instead of sampling
-    :param show_progress: whether to show a progress bar
-    :return: the episodes' returns and lengths
+    :param model: The trained model.
+    :param env: The environments, whose normalization of rewards is off.
+    :param n_episodes: Number of episodes, distributed evenly among the environments.
+    :param deterministic: Whether to take the most likely actions instead of sampling.
+    :param show_progress: Whether to show a progress bar.
+    :return: The episodes' returns and lengths.
     """
     with tqdm(total=n_episodes, unit="episode", disable=not show_progress) as bar:
 
@@ -81,11 +81,11 @@ def play(model: BaseAlgorithm, env: VecEnv, n_steps: int, deterministic: bool) -
     """
     Play for a number of steps.
 
-    :param model: the trained model
-    :param env: the environments, under a monitor, whose normalization of rewards is off
-    :param n_steps: number of steps of each environment
-    :param deterministic: whether to take the likeliest actions instead of sampling
-    :return: returns and lengths of the episodes that ended within them, which may be none
+    :param model: The trained model.
+    :param env: The environments, in a monitor, whose normalization of rewards is off.
+    :param n_steps: Number of steps of each environment.
+    :param deterministic: Whether to take the most likely actions instead of sampling.
+    :return: Returns and lengths of the episodes that ended within these steps, which may be none.
     """
     episodes: list[dict[str, float]] = []
     observations = env.reset()
@@ -98,9 +98,9 @@ def play(model: BaseAlgorithm, env: VecEnv, n_steps: int, deterministic: bool) -
 
 def statistics_path(model_path: Path, env_name: str) -> Path:
     """
-    :param model_path: file of a model: a run's last one, its best one, or a checkpoint
-    :param env_name: the environment's name in the folders
-    :return: where the run keeps the normalization statistics that this model was saved with, if it normalizes
+    :param model_path: File of a model: a run's last one, its best one, or a checkpoint.
+    :param env_name: The environment's name in the folders.
+    :return: The file of the normalization statistics that were saved with this model, if it was trained with normalization.
     """
     if model_path.name == "best_model.zip":
         return model_path.parent / BEST_STATISTICS / "vecnormalize.pkl"
@@ -114,11 +114,13 @@ def set_statistics(env: VecEnv, path: Path) -> None:
     """
     Give normalized environments the statistics that a model was saved with.
 
-    :param env: environments with a ``VecNormalize`` wrapper
-    :param path: file of a ``VecNormalize``
-    :raises ValueError: if the environments have no such wrapper
+    :param env: Environments with a ``VecNormalize`` wrapper.
+    :param path: File of a ``VecNormalize``.
+    :raises ValueError: If the environments have no such wrapper.
     """
     normalize = unwrap_vec_normalize(env)
     if normalize is None:
-        raise ValueError(f"{path} has statistics for VecNormalize, but the environment has no such wrapper.")
+        raise ValueError(
+            f"{path} has statistics for VecNormalize, but the environment has no such wrapper: wrap it, or delete the file."
+        )
     normalize.obs_rms = VecNormalize.load(str(path), normalize.venv).obs_rms

@@ -26,19 +26,19 @@ from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_st
 from sb3_cora.zoo.plot import plot_learning_curve
 from sb3_cora.zoo.saved_run import saved_settings
 
-# Settings that rl_zoo3 would evaluate as Python code if they were strings
+# Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
-# Settings that may be schedules and that rl_zoo3 does not know
+# Hyperparameters that may be schedules and that rl_zoo3 does not know.
 SCHEDULED = ("eta", "ent_coef", "q_learning_rate", "vf_learning_rate")
-# What -i takes from the model and its normalization, and the length, which is said anyway
+# Those that -i takes from the model and its normalization, and the length, which is printed anyway.
 KEPT_SETTINGS = ("n_timesteps", "normalize", "policy", "policy_kwargs")
-# Evaluations and checkpoints, at most, during a training whose --eval-freq or --save-freq is 0
+# Largest number of evaluations and checkpoints of a training whose --eval-freq or --save-freq is 0.
 N_EVALUATIONS = 30
 
 
 def hyperparams_folder() -> Path:
     """
-    :return: Where the files ``<algo>.yml`` are: the folder that travels in the wheel, and in a clone the one at its top
+    :return: The folder of the files ``<algo>.yml``: in the installed package, or at the top of a clone.
     """
     packaged = Path(__file__).resolve().parent / "hyperparams"
     return packaged if packaged.is_dir() else packaged.parents[2] / "hyperparams"
@@ -46,10 +46,10 @@ def hyperparams_folder() -> Path:
 
 def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSchedule]:
     """
-    :param hyperparams: settings as they are written in YAML
-    :return: those that are written as schedules, made: ``lin_0.05`` falls linearly to 0, as in rl_zoo3, and
-        ``{start: 0.0, end: 1.0, begin: 0.7}`` is a ``LateSchedule``
-    :raises ValueError: if a setting is neither, nor a number
+    :param hyperparams: Hyperparameters as they are written in YAML.
+    :return: The schedules among them: ``lin_0.05`` falls linearly to 0, as in rl_zoo3, and
+        ``{start: 0.0, end: 1.0, begin: 0.7}`` is a ``LateSchedule``.
+    :raises ValueError: If a hyperparameter that may be a schedule is neither a schedule nor a number.
     """
     made: dict[str, LinearSchedule | LateSchedule] = {}
     for name in SCHEDULED:
@@ -68,16 +68,20 @@ def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSch
 
 class JointExperimentManager(ExperimentManager):
     """
-    Trains, continues and tunes the algorithms of this project with rl_zoo3's command line.
+    Trains, continues and tunes the algorithms of this project with rl_zoo3's command line. Differences from rl_zoo3:
 
-    What differs from rl_zoo3: settings come from this project's ``hyperparams/<algo>.yml`` where there is one, and no
-    string in them is evaluated; environments that have a batch of their own (VMAS) use it; ``--eval-freq 0`` spreads up to
-    30 evaluations over the training, and ``--save-freq 0`` makes a checkpoint before each; ``--eval-episodes 0`` and
-    ``--n-eval-envs 0`` are what suits the environment; best models and checkpoints keep the normalization they were saved
-    with; what a training logs goes to ``progress.csv`` as well; it ends with a learning curve and with evaluations of the last
-    and of the best model, the better of which is the best model from then on; ``-i`` goes on with the timesteps, and with the
-    normalization of the very model it names; settings that are refused leave no folder; an error in a trial of the
-    hyperparameter search ends the search.
+    - Hyperparameters are those of this project's ``hyperparams/<algo>.yml``, if there is one, and no string in them is
+      evaluated as code.
+    - Environments that can be stepped as one batch (such as those of VMAS) are.
+    - ``--eval-freq 0`` spreads up to 30 evaluations over the training, and ``--save-freq 0`` saves a checkpoint before each.
+      ``--eval-episodes 0`` and ``--n-eval-envs 0`` choose numbers that suit the environment.
+    - Best models and checkpoints keep the normalization that they were saved with.
+    - The log is written to ``progress.csv`` as well.
+    - A training ends with a learning curve and with evaluations of the last and the best model. If the last one is better, it
+      replaces the best one.
+    - ``-i`` continues to count timesteps, with the normalization of the model that it names.
+    - If hyperparameters are refused, no folder remains.
+    - An error in a trial of the hyperparameter search ends the search.
 
     The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``; ``args`` also has ``final_eval_episodes`` and
     ``reset_num_timesteps``.
@@ -86,19 +90,21 @@ class JointExperimentManager(ExperimentManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.evaluation_size = EvaluationSize.of_env(self.env_name.gym_id)
-        # Whether timesteps and schedules go on from those of the model that is continued
+        # Whether timesteps and schedules continue from those of the model.
         self.keeps_counter = self.continue_training and not self.args.reset_num_timesteps
         if kwargs.get("config") is None:
             own_config = hyperparams_folder() / f"{self.algo}.yml"
             if own_config.is_file():
                 self.config = str(own_config)
             elif not Path(self.config).is_file():
-                raise ValueError(f"There are no settings for {self.algo}, no {own_config}: name a file with --conf-file.")
+                raise ValueError(
+                    f"There are no hyperparameters for {self.algo}, no {own_config}: name a file with --conf-file."
+                )
         if self.trial_id is not None:
             if self.storage is None or self.study_name is None:
                 raise ValueError(f"--trial-id {self.trial_id} is a trial of which study? Give its --storage and --study-name.")
             if self.trial_id == 0:
-                # rl_zoo3 takes the first trial for none
+                # rl_zoo3 takes the number 0 of the first trial for no trial.
                 trial = self.load_trial(self.storage, self.study_name, self.trial_id)
                 self.custom_hyperparams = {**trial, **(self.custom_hyperparams or {})}
 
@@ -109,22 +115,23 @@ class JointExperimentManager(ExperimentManager):
             experiment = super().setup_experiment()
         finally:
             if experiment is None and is_new:
-                # Made before the settings are tried. It would count as a run, which neither refused settings nor a search are
+                # rl_zoo3 makes the folder before it checks hyperparameters. It would count as a run, but neither refused
+                # hyperparameters nor a search are one.
                 shutil.rmtree(self.save_path, ignore_errors=True)
         return experiment
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         hyperparams, saved_hyperparams = super().read_hyperparameters()
         if self.continue_training:
-            self._warn_of_other_settings(saved_hyperparams)
+            self._warn_of_other_hyperparams(saved_hyperparams)
         return hyperparams, saved_hyperparams
 
-    def _warn_of_other_settings(self, hyperparams: dict[str, Any]) -> None:
+    def _warn_of_other_hyperparams(self, hyperparams: dict[str, Any]) -> None:
         """
-        Tell which settings differ from those that the model was trained with: ``-i`` takes them from the configuration and
-        the command line, where they may not have been repeated.
+        Warn of hyperparameters that differ from those that the model was trained with. ``-i`` takes them from the
+        configuration and the command line, where the user may have forgotten to repeat them.
 
-        :param hyperparams: the settings now
+        :param hyperparams: The current hyperparameters.
         """
         before = saved_settings(Path(self.trained_agent).parent / str(self.env_name))
         if not before:
@@ -137,8 +144,8 @@ class JointExperimentManager(ExperimentManager):
         ]
         if changes:
             warnings.warn(
-                f"The training of {self.trained_agent} goes on with other settings: {', '.join(changes)}. Unless this is "
-                "meant, repeat the flags that it was started with (-params, --env-kwargs, --conf-file, --trial-id).",
+                f"The training of {self.trained_agent} continues with other hyperparameters: {', '.join(changes)}. Unless "
+                "this is meant, repeat the flags that it was started with (-params, --env-kwargs, --conf-file, --trial-id).",
                 stacklevel=2,
             )
 
@@ -163,30 +170,30 @@ class JointExperimentManager(ExperimentManager):
             self._continue_counter(is_length_given)
         policy_kwargs = preprocessed[0].get("policy_kwargs", {})
         for key, value in policy_kwargs.items():
-            # A dotted name stands for the class, as rl_zoo3 has it for policies and wrappers
+            # A dotted name stands for the class, as for policies and wrappers in rl_zoo3.
             if key.endswith(("_class", "_fn")) and isinstance(value, str):
                 policy_kwargs[key] = get_class_by_name(value)
         if self._eval_env_kwargs_args is None:
-            # rl_zoo3 evaluates without the env_kwargs of the configuration unless the command line repeats them
+            # Without this, rl_zoo3 would evaluate without the env_kwargs of the configuration.
             self.eval_env_kwargs = self.env_kwargs
         return preprocessed
 
     def _set_evaluation_size(self) -> None:
-        """What flags have left open: how many episodes are played in an evaluation, in how many environments."""
+        """Set the numbers of episodes and environments of an evaluation that no flag sets."""
         if self.n_eval_episodes == 0:
             self.n_eval_episodes = self.evaluation_size.n_episodes
         if self.n_eval_envs == 0:
             self.n_eval_envs = min(self.n_eval_episodes, self.evaluation_size.n_episodes)
             if self.vec_env_class is SubprocVecEnv and not is_batched(self.env_name.gym_id):
-                # Each is a process: no more of them than the training itself was given
+                # Each is a process, so not more of them than for the training.
                 self.n_eval_envs = min(self.n_eval_envs, self.n_envs)
 
     def _continue_counter(self, is_length_given: bool) -> None:
         """
-        Say from where to where a training that is continued goes.
+        Set and print the timesteps of a training that is continued.
 
-        :param is_length_given: whether the command line says how many more timesteps to train; otherwise it is what was left
-            of a training that was interrupted, and after a complete one as many as the settings say
+        :param is_length_given: Whether the command line sets the number of further timesteps. Otherwise it is the rest of an
+            interrupted training, or the number in the configuration after a complete one.
         """
         data, _, _ = load_from_zip_file(self.trained_agent, device="cpu")
         assert data is not None
@@ -200,7 +207,7 @@ class JointExperimentManager(ExperimentManager):
         )
 
     def create_callbacks(self) -> None:
-        # The policy stays the same within a rollout, so there is nothing to see or to keep more often
+        # At most once per rollout, since the policy does not change within one.
         freq = max(self.n_timesteps // N_EVALUATIONS, self.rollout_size)
         if self.eval_freq == 0:
             self.eval_freq = freq
@@ -209,20 +216,20 @@ class JointExperimentManager(ExperimentManager):
         super().create_callbacks()
         for callback in self.callbacks:
             if isinstance(callback, EvalCallback) and isinstance(callback.callback_on_new_best, SaveVecNormalizeCallback):
-                # rl_zoo3 keeps one file of statistics for both models, and the last model's overwrite the best one's
+                # rl_zoo3 has one file of statistics for both models, so those of the last model overwrite those of the best.
                 best = Path(self.save_path) / "best_model.zip"
                 callback.best_model_save_path = None
                 callback.callback_on_new_best = SaveModelCallback(best, statistics_path(best, self.env_name))
                 callback.callback_on_new_best.parent = callback
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        # rl_zoo3 takes the statistics of the run's last model for all of its models
+        # rl_zoo3 would use the statistics of the run's last model for all of its models.
         statistics = statistics_path(Path(self.trained_agent), self.env_name)
         if self.continue_training and statistics.is_file():
             if not eval_env:
                 print(f"Loading saved VecNormalize stats from {statistics}")
             normalize = JointVecNormalize.load(str(statistics), env)
-            # Also where the settings do not say so, for they are to be saved with the model
+            # Even if the hyperparameters do not ask for it, so that the statistics are saved with the model.
             self.normalize = True
         elif self.normalize:
             if self.continue_training and not eval_env:
@@ -256,10 +263,10 @@ class JointExperimentManager(ExperimentManager):
         """
         Train to the end, or until Ctrl-C or a SIGTERM.
 
-        It takes the place of rl_zoo3's, which always counts timesteps anew, and loses the model where Ctrl-C has ended the
-        processes of a ``SubprocVecEnv`` as well.
+        It replaces rl_zoo3's method, which always counts timesteps from 0, and loses the model if Ctrl-C has also ended the
+        processes of a ``SubprocVecEnv``.
 
-        :param model: the model
+        :param model: The model.
         """
         callbacks = [ProgressCallback(Path(self.save_path) / "progress.csv"), *self.callbacks]
         kwargs: dict[str, Any] = {"callback": callbacks, "reset_num_timesteps": not self.keeps_counter}
@@ -283,9 +290,9 @@ class JointExperimentManager(ExperimentManager):
 
     def report(self, model: BaseAlgorithm) -> None:
         """
-        Evaluate a trained model, draw its learning curve, and print the results with the paths of all files.
+        Evaluate a trained model, plot its learning curve, and print the results with the paths of all files.
 
-        :param model: the trained model
+        :param model: The trained model.
         """
         folder = Path(self.save_path)
         last, best = folder / f"{self.env_name}.zip", folder / "best_model.zip"
@@ -322,15 +329,15 @@ class JointExperimentManager(ExperimentManager):
 
     def evaluate_saved(self, model: BaseAlgorithm, path: Path) -> Evaluation:
         """
-        Evaluate a model as long as ``--final-eval-episodes`` says, in environments of the training's seed.
+        Evaluate a model on the number of episodes of ``--final-eval-episodes``, in environments with the training's seed.
 
-        :param model: the model
-        :param path: the file it was saved in, whose normalization is used
-        :return: the episodes' returns and lengths
+        :param model: The model.
+        :param path: The file of the model, whose normalization is used.
+        :return: The episodes' returns and lengths.
         """
         n_episodes = self.args.final_eval_episodes or self.evaluation_size.n_final_episodes
         print(f"Playing {n_episodes} episodes with {path}")
-        # As enjoy.py does. Processes would take longer to start than these episodes to play
+        # As in enjoy.py. Processes would take longer to start than these episodes to play.
         self.vec_env_class = DummyVecEnv
         env = self.create_envs(min(self.evaluation_size.n_final_envs, n_episodes), eval_env=True, no_log=True)
         statistics = statistics_path(path, self.env_name)
@@ -345,6 +352,6 @@ class JointExperimentManager(ExperimentManager):
             return super().objective(trial)
         except optuna.TrialPruned as pruned:
             if pruned.__cause__ is not None:
-                # rl_zoo3 takes errors of a training for bad luck with the settings, which would hide a bug in every trial
+                # rl_zoo3 prunes trials that raise an error, which would hide a bug that affects all trials.
                 raise pruned.__cause__ from None
             raise

@@ -1,6 +1,6 @@
 """
-What ``-optimize`` searches over: settings that all algorithms share, and what an algorithm adds to them. What is not sampled
-keeps its value of ``hyperparams/<algo>.yml``.
+The search space of ``-optimize``: hyperparameters that all algorithms share, and those that an algorithm adds. All others keep
+their values in ``hyperparams/<algo>.yml``.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from sb3_cora import COMAPPO, CORAPPO, OptimisticMAPPO, ShapleyPPO
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 
-# Samples of one rollout, all worlds together, as a power of two. rl_zoo3 samples steps per environment, which with a
-# thousand worlds at once would reach rollouts of millions of samples.
+# Samples of one rollout, in all environments together, as a power of two. rl_zoo3 samples steps per environment, which for a
+# thousand environments would give rollouts of millions of samples.
 ROLLOUT_POWERS = (12, 16)
-# Samples of one minibatch, as a power of two: the lower end still keeps a sixty-thousand-sample rollout affordable.
+# Samples of one minibatch, as a power of two. The smallest is large enough for rollouts of sixty thousand samples.
 BATCH_POWERS = (9, 12)
 
 Params = dict[str, Any]
@@ -26,15 +26,15 @@ def sample_params(
     algorithm: type[CooperativeOnPolicyAlgorithm], trial: optuna.Trial, n_actions: int, n_envs: int, additional_args: Params
 ) -> Params:
     """
-    Sample settings through an Optuna trial.
+    Sample hyperparameters with an Optuna trial.
 
-    :param algorithm: The algorithm
-    :param trial: The Optuna trial
-    :param n_actions: Length of the action space's first axis, unused: no range depends on it
+    :param algorithm: The algorithm.
+    :param trial: The Optuna trial.
+    :param n_actions: Length of the action space's first axis, unused: no range depends on it.
     :param n_envs: Number of parallel environments; the length of a rollout is sampled so that all of them together stay
-        within ``2**12`` to ``2**16`` samples
-    :param additional_args: What rl_zoo3 tells the samplers of replay buffers, unused
-    :return: Constructor arguments
+        within ``2**12`` to ``2**16`` samples.
+    :param additional_args: Arguments of rl_zoo3 for off-policy algorithms, unused.
+    :return: Constructor arguments.
     """
     sampled_params = _suggest_shared_params(trial, n_envs)
     suggest = next((ADDED[parent] for parent in algorithm.__mro__ if parent in ADDED), None)
@@ -45,11 +45,11 @@ def sample_params(
 
 def convert_params(algorithm: type[CooperativeOnPolicyAlgorithm], sampled_params: Params) -> Params:
     """
-    Turn sampled names into constructor arguments. A Q-critic gets the widths of the value function.
+    Convert sampled values to constructor arguments. A Q-critic gets the widths of the value function.
 
-    :param algorithm: The algorithm
-    :param sampled_params: What the trial holds, such as ``one_minus_gamma`` and ``batch_size_pow``
-    :return: Constructor arguments, the network's architecture under ``policy_kwargs``
+    :param algorithm: The algorithm.
+    :param sampled_params: Values by the names of the trial, such as ``one_minus_gamma`` and ``batch_size_pow``.
+    :return: Constructor arguments, the network's architecture under ``policy_kwargs``.
     """
     hyperparams = convert_onpolicy_params(sampled_params)
     if issubclass(algorithm, QCriticOnPolicyAlgorithm):
@@ -59,9 +59,9 @@ def convert_params(algorithm: type[CooperativeOnPolicyAlgorithm], sampled_params
 
 
 def _suggest_shared_params(trial: optuna.Trial, n_envs: int) -> Params:
-    # Bounds on the power of n_steps; never below 2**3, under which advantages see next to no future.
-    world_power = max(n_envs - 1, 0).bit_length()
-    lowest, highest = (max(power - world_power, 3) for power in ROLLOUT_POWERS)
+    # Bounds on the power of n_steps. At least 2**3, since with fewer steps advantages hardly depend on the future.
+    envs_power = max(n_envs - 1, 0).bit_length()
+    lowest, highest = (max(power - envs_power, 3) for power in ROLLOUT_POWERS)
     return {
         "n_steps_pow": trial.suggest_int("n_steps_pow", lowest, highest),
         "batch_size_pow": trial.suggest_int("batch_size_pow", *BATCH_POWERS),
@@ -94,11 +94,11 @@ def _suggest_game(trial: optuna.Trial) -> Params:
 
 
 def _suggest_core(trial: optuna.Trial) -> Params:
-    # The rule of credit itself is not sampled: it is what a search compares, not what it tunes
+    # The concept itself is not sampled: searches compare concepts, and tune the hyperparameters of each.
     return {**_suggest_game(trial), "variance_weight": trial.suggest_float("variance_weight", 1e-3, 10.0, log=True)}
 
 
-# What an algorithm, and those derived from it, add to the shared settings
+# The hyperparameters that an algorithm, and those derived from it, add to the shared ones.
 ADDED: dict[type, Callable[[optuna.Trial], Params]] = {
     COMAPPO: _suggest_q_target,
     CORAPPO: _suggest_core,

@@ -1,4 +1,4 @@
-"""Pictures of trainings."""
+"""Plots of trainings."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ def plot_learning_curve(
     evaluations: Path, picture: Path, title: str, final_timesteps: int, final_returns: np.ndarray | None
 ) -> None:
     """
-    Draw the evaluation returns of one training against its timesteps: the mean over the episodes of each evaluation and,
-    shaded, one standard deviation on either side; and as a last point the trained model, which has seen an update more than
+    Plot the evaluation returns of one training against its timesteps: the mean over the episodes of each evaluation and,
+    shaded, one standard deviation on either side. The last point is the trained model, which has been updated once more since
     the last evaluation during the training.
 
-    :param evaluations: ``evaluations.npz`` as Stable-Baselines3's ``EvalCallback`` writes it, with ``timesteps`` of shape
-        ``(n_evaluations,)`` and ``results`` of shape ``(n_evaluations, n_episodes)``
-    :param picture: the PNG file to write
-    :param title: text above the picture
-    :param final_timesteps: timesteps at the end of the training
-    :param final_returns: returns of the trained model's episodes, ``(n_final_episodes,)``, None if it has played none
+    :param evaluations: The file ``evaluations.npz`` as Stable-Baselines3's ``EvalCallback`` writes it, with ``timesteps`` of
+        shape ``(n_evaluations,)`` and ``results`` of shape ``(n_evaluations, n_episodes)``.
+    :param picture: The PNG file to write.
+    :param title: Title of the plot.
+    :param final_timesteps: Timesteps at the end of the training.
+    :param final_returns: Returns of the trained model's episodes, ``(n_final_episodes,)``, None if it was not evaluated.
     """
     with np.load(evaluations) as data:
         timesteps, returns = data["timesteps"], data["results"]
     mean, deviation = returns.mean(axis=1), returns.std(axis=1)
-    # Not through pyplot, which keeps figures alive and looks for a display
+    # Without pyplot, which keeps figures in memory and needs a display.
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot(timesteps, mean, marker="o", markersize=3, label=f"mean of {returns.shape[1]} episodes")
@@ -39,7 +39,7 @@ def plot_learning_curve(
             capsize=3,
             label=f"trained model, {len(final_returns)} episodes",
         )
-    axes.set(title=title, xlabel="timesteps, all worlds together", ylabel="return of an evaluation episode")
+    axes.set(title=title, xlabel="timesteps of all environments together", ylabel="return of an evaluation episode")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     figure.savefig(picture, dpi=150)

@@ -1,11 +1,11 @@
 """
-Load a trained model and record it playing, by rl_zoo3's folders and flags.
+Load a trained model and record a video of it, with rl_zoo3's folders and flags.
 
     python -m sb3_cora.zoo.record_video --algo cora_ppo --env give_way -n 300
     python -m sb3_cora.zoo.record_video --algo mappo --env climbing --load-best --format gif
 
-No display is needed: where there is none and the environment draws in a window, Xvfb simulates one (``apt-get install xvfb``).
-The file lies under ``videos/`` in the folder of the run, unless ``-o`` names another folder.
+No display is needed: if there is none and the environment renders in a window, Xvfb simulates one (``apt-get install xvfb``).
+By default the file is in ``videos/`` in the folder of the run; ``-o`` names another folder.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from sb3_cora.zoo.saved_run import add_arguments, load_run
 
 def record(model: BaseAlgorithm, env: VecEnv, folder: Path, name: str, n_steps: int, deterministic: bool) -> Path:
     """
-    Record a model from the beginning of an episode on, over as many episodes as the steps hold.
+    Record a model for a number of steps, from the beginning of an episode, over several episodes if they are shorter.
 
-    :param model: the trained model
-    :param env: its environments, of which several are shown side by side where they are drawn one by one
-    :param folder: where the video goes
-    :param name: its file begins with that
-    :param n_steps: number of steps
-    :param deterministic: whether to take the likeliest actions instead of sampling
-    :return: the mp4 file
+    :param model: The trained model.
+    :param env: Its environments. If there are several, they are shown side by side.
+    :param folder: Folder of the video.
+    :param name: Prefix of the file's name.
+    :param n_steps: Number of steps.
+    :param deterministic: Whether to take the most likely actions instead of sampling.
+    :return: The mp4 file.
     """
     recorder = VecVideoRecorder(env, str(folder), lambda step: step == 0, video_length=n_steps, name_prefix=name)
     observations = recorder.reset()
@@ -43,9 +43,9 @@ def record(model: BaseAlgorithm, env: VecEnv, folder: Path, name: str, n_steps: 
 
 def write_gif(video: Path, folder: Path) -> Path:
     """
-    :param video: an mp4 file
-    :param folder: where to write it as a gif
-    :return: the gif file
+    :param video: An mp4 file.
+    :param folder: Folder of the gif file.
+    :return: The gif file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / video.with_suffix(".gif").name
@@ -55,7 +55,7 @@ def write_gif(video: Path, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Record the model that the flags name."""
+    """Record the model named by the flags."""
     parser = argparse.ArgumentParser(description="Record a video of a trained model")
     add_arguments(parser, n_envs=1)
     parser.add_argument("-n", "--n-timesteps", default=1000, type=int, help="number of steps")

@@ -1,4 +1,4 @@
-"""What a training has left in its folder: flags that find it, its environment and its model."""
+"""Saved runs: the flags that name a run, its environment and its model."""
 
 import argparse
 import re
@@ -23,10 +23,10 @@ from sb3_cora.zoo.settings import StoreSettings
 
 def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     """
-    Add rl_zoo3's flags that name a run and say how to play it.
+    Add rl_zoo3's flags that name a run and how to play it.
 
-    :param parser: to add them to
-    :param n_envs: number of environments side by side, unless told otherwise; 0 for what suits the environment
+    :param parser: The parser to add them to.
+    :param n_envs: Default number of parallel environments; 0 for a number that suits the environment.
     """
     register_algorithms()
     parser.add_argument("--algo", default="cora_ppo", choices=list(ALGOS), help="algorithm")
@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
 
 def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm, VecEnv, Path]:
     """
-    Load the model that the flags name, and make the environment it was trained on, with its normalization.
+    Load the model named by the flags, and make the environment that it was trained on, with its normalization.
 
-    :param args: the command line's flags
-    :param env_kwargs: arguments of the environment that go before all others
-    :return: the model, ``args.n_envs`` environments, and the folder of the run
+    :param args: The command line's flags.
+    :param env_kwargs: Arguments of the environment that override all others.
+    :return: The model, ``args.n_envs`` environments, and the folder of the run.
     """
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
@@ -65,9 +65,9 @@ def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm
 
 def _find_model(args: argparse.Namespace) -> Path:
     """
-    :param args: the command line's flags
-    :return: file of the model that they name; unless they name the run, of the latest run that has such a model
-    :raises ValueError: if there is none
+    :param args: The command line's flags.
+    :return: File of the model that they name, in the latest run with such a model if they do not name the run.
+    :raises ValueError: If there is no such model.
     """
     run_ids = [args.exp_id]
     if args.exp_id == 0:
@@ -96,8 +96,8 @@ def _find_model(args: argparse.Namespace) -> Path:
 
 def saved_settings(folder: Path) -> dict[str, Any]:
     """
-    :param folder: where a training has put its ``config.yml`` and ``args.yml``
-    :return: its settings, with the environment's arguments of the command line; none if there is no such folder
+    :param folder: Folder of the ``config.yml`` and ``args.yml`` of a training.
+    :return: Its hyperparameters, with the environment's arguments of the command line; empty if there is no such folder.
     """
     hyperparams, found = get_saved_hyperparams(str(folder), test_mode=True)
     if found is None:
@@ -105,7 +105,7 @@ def saved_settings(folder: Path) -> dict[str, Any]:
     env_kwargs = hyperparams.get("env_kwargs") or {}
     args_file = folder / "args.yml"
     if args_file.is_file():
-        # rl_zoo3 writes Python objects into it
+        # Unsafe, because rl_zoo3 writes Python objects into it.
         training_args = yaml.unsafe_load(args_file.read_text())
         env_kwargs.update(training_args["env_kwargs"] or {})
     return {**hyperparams, "env_kwargs": env_kwargs}
@@ -113,11 +113,11 @@ def saved_settings(folder: Path) -> dict[str, Any]:
 
 def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[str, Any]) -> VecEnv:
     """
-    :param args: the command line's flags
-    :param model_path: the model, beside the folder with the training's ``config.yml`` and ``args.yml``
-    :param more_env_kwargs: arguments of the environment that go before all others
-    :return: ``args.n_envs`` environments
-    :raises ValueError: if the training normalized, but the model has no statistics
+    :param args: The command line's flags.
+    :param model_path: The model, next to the folder with the training's ``config.yml`` and ``args.yml``.
+    :param more_env_kwargs: Arguments of the environment that override all others.
+    :return: The ``args.n_envs`` environments.
+    :raises ValueError: If the model was trained with normalization, but has no statistics.
     """
     env_id = args.env.gym_id
     hyperparams = saved_settings(model_path.parent / args.env)

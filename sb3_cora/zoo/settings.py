@@ -7,16 +7,16 @@ from typing import Any
 
 from rl_zoo3.utils import StoreDict
 
-# Identifiers that are Python constants; all others are text, also those that Python knows: `team_reward:sum`
+# Identifiers that are Python constants. All others are text, even names of Python functions, as in `team_reward:sum`.
 CONSTANTS = ("True", "False", "None")
-# Ids, names of modules and files, and rl_zoo3's schedules such as `lin_3e-4`
+# Ids, names of modules and files, and rl_zoo3's schedules such as `lin_3e-4`.
 TEXT = re.compile(r"[\w./:+-]+")
 
 
 class StoreSettings(StoreDict):
     """
-    Stores ``name:value``, as rl_zoo3 does, which takes every value for a Python expression. Here words are text, so that it
-    is ``credit:shapley`` instead of ``credit:"'shapley'"``, which means the same.
+    Stores ``name:value``, as in rl_zoo3, which evaluates every value as a Python expression. Here words are text, so that one
+    can write ``credit:shapley`` instead of ``credit:"'shapley'"``; both have the same meaning.
 
     The parameters are those of ``argparse.Action``.
     """
@@ -32,7 +32,7 @@ class StoreSettings(StoreDict):
         for argument in values:
             name, _, value = argument.partition(":")
             if not (name.isidentifier() and value):
-                raise argparse.ArgumentError(self, f"{argument!r} is no setting: write name:value, e.g. n_epochs:5")
+                raise argparse.ArgumentError(self, f"{argument!r} is no setting: write name:value, for example n_epochs:5")
             if value.isidentifier() and value not in CONSTANTS:
                 settings[name] = value
                 continue

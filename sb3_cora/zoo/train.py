@@ -1,13 +1,13 @@
 """
-Train an algorithm on an environment, or search for its settings, with rl_zoo3's command line.
+Train an algorithm on an environment, or search for its hyperparameters, with rl_zoo3's command line.
 
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way --progress
     python -m sb3_cora.zoo.train --algo mappo --env navigation -n 500000 -params n_epochs:5
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -i logs/cora_ppo/give_way_1/rl_model_768000_steps.zip
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -optimize --n-trials 50 --n-jobs 2
 
-All flags of rl_zoo3 are there, and two more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its model;
-after any other end ``-i`` goes on from the last checkpoint. It trains what was left, or ``-n`` more timesteps.
+It has all flags of rl_zoo3 and two more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its model. After
+any other interruption, ``-i`` continues from the last checkpoint, for the remaining timesteps or for ``-n`` more.
 """
 
 import argparse
@@ -34,7 +34,7 @@ DEFAULTS = (
     *("--save-freq", "0"),  # a checkpoint before each
     *("--eval-episodes", "0"),  # as many as suit the environment
     *("--n-eval-envs", "0"),  # likewise
-    *("--num-threads", "1"),  # the networks are small: threads gain little, and stall each other where a core is taken
+    *("--num-threads", "1"),  # networks are small, so threads gain little, and they wait for each other if a core is busy
 )
 
 
@@ -66,15 +66,15 @@ def main() -> None:
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=TrainArgumentParser)  # type: ignore[assignment]
     rl_zoo3.train.StoreDict = StoreSettings  # type: ignore[misc]
     rl_zoo3.train.ExperimentManager = JointExperimentManager  # type: ignore[misc]
-    # `frame_stack: 4` over observations with masks
+    # For `frame_stack: 4` with masks in observations.
     rl_zoo3.exp_manager.VecFrameStack = JointVecFrameStack  # type: ignore[assignment,misc]
     rl_zoo3.exp_manager.CheckpointCallback = WholeCheckpointCallback  # type: ignore[misc]
-    # rl_zoo3's goes below 0 where a training is no whole number of rollouts; our algorithms stop at 0 anyway, SB3's do not
+    # rl_zoo3's falls below 0 if a training is not a whole number of rollouts. Our algorithms stop at 0 anyway, SB3's do not.
     rl_zoo3.exp_manager.SimpleLinearSchedule = partial(LinearSchedule, end=0.0, end_fraction=1.0)  # type: ignore[assignment,misc]
     register_algorithms()
-    # As Ctrl-C does: what schedulers of clusters end a job with
+    # Handled like Ctrl-C, because schedulers of clusters end jobs with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # In front of the user's flags, which therefore win
+    # Before the user's flags, which therefore override them.
     sys.argv[1:1] = DEFAULTS
     rl_zoo3.train.train()
 

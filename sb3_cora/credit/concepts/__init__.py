@@ -13,9 +13,10 @@ CONCEPTS: dict[str, Concept] = {
     "equal": Concept(shares.equal, efficient=True),
     "shared": Concept(shares.shared, efficient=False),
 }
-"""Solution concepts by name. An entry is all it takes to add one, from wherever."""
+"""Solution concepts by name. To add one, from any package, add an entry."""
 
 EFFICIENT_CONCEPTS = frozenset(name for name, concept in CONCEPTS.items() if concept.efficient)
-"""Those of the package whose credits sum to the grand value; ``CONCEPTS[name].efficient`` tells of any."""
+"""Names of the concepts of this package whose credits sum to the grand value. ``CONCEPTS[name].efficient`` says so for every
+concept, including those added later."""
 
 __all__ = ["CONCEPTS", "EFFICIENT_CONCEPTS", "Concept", "Division"]

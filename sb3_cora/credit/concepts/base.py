@@ -12,17 +12,17 @@ from sb3_cora.credit.sampling import CoalitionSample, Sampling, draw_coalitions
 Setting = Literal["variance_weight", "epsilon_bound", "solver"]
 
 MAX_AGENTS_EXACT = 8
-"""Up to this number of agents a concept is given all proper coalitions, unless it asks for more. Beyond, it is given as many
-as these agents have, 254, or twice the number of agents."""
+"""By default a concept is given all proper coalitions of up to this number of agents. With more agents it is given as many
+coalitions as 8 agents have, 254, or twice the number of agents if that is more."""
 
 
 class Division(NamedTuple):
     """
-    What a solution concept returns whose credits are searched for.
+    What a solution concept returns if its credits come from a numerical program instead of a formula.
 
-    :param credits: ``(batch, n_agents)``
-    :param gap: as in ``Credits``
-    :param converged: as in ``Credits``
+    :param credits: Of shape ``(batch, n_agents)``.
+    :param gap: As in ``Credits``.
+    :param converged: As in ``Credits``.
     """
 
     credits: th.Tensor
@@ -32,8 +32,8 @@ class Division(NamedTuple):
 
 def formula(credits: th.Tensor) -> Division:
     """
-    :param credits: ``(batch, n_agents)``, from a formula
-    :return: the same, with nothing left to certify
+    :param credits: Of shape ``(batch, n_agents)``, from a formula.
+    :return: The same credits, exact: without a gap and converged.
     """
     gap = credits.new_zeros(len(credits))
     return Division(credits, gap, gap == 0)
@@ -44,23 +44,25 @@ class Concept:
     """
     A solution concept, as an entry of ``CONCEPTS``: all that ``allocate`` and the algorithms know about it.
 
-    ``divide(values, masks, grand_value)`` is given a batch of games among two agents or more: finite values of the coalitions
-    at hand ``(batch, n_coalitions)`` in the precision of the solver, boolean masks ``(n_coalitions, n_agents)``, and
-    ``(batch,)``. Agents that take no part have left these games already. It returns credits ``(batch, n_agents)`` where it is
-    a formula, and a ``Division`` where they are searched for.
+    ``divide(values, masks, grand_value)`` is given a batch of games among two agents or more: finite values of the given
+    coalitions ``(batch, n_coalitions)`` in the precision of the solver, boolean masks ``(n_coalitions, n_agents)``, and the
+    grand value ``(batch,)``. Agents that take no part have been left out of these games, except with ``estimates``. It returns
+    credits ``(batch, n_agents)`` if they are computed by a formula, otherwise a ``Division``.
 
-    :param divide: how a batch of games is divided
-    :param efficient: whether the credits of a game sum to the grand value
-    :param settings: arguments of ``allocate`` that ``divide`` is given by name besides the game, of ``"variance_weight"``,
-        ``"epsilon_bound"`` and ``"solver"``
-    :param estimates: whether ``divide`` is given a ``CoalitionSample`` in place of the masks, and ``players`` by name: boolean
-        ``(batch, n_agents)``, who takes part in games whose coalitions were drawn, or ``None`` for everyone
-    :param complements: whether it takes with every coalition its complement
-    :param extremes: whether it takes every agent on its own and everyone but one agent
-    :param sampling: how coalitions are drawn for it unless told otherwise, one of ``SAMPLINGS``
-    :param max_agents_exact: up to how many agents it is given all proper coalitions unless told otherwise, at least
-        ``MAX_AGENTS_EXACT``. Beyond, it divides on those that are drawn; where these hold all it takes, it is exact still
-    :raises ValueError: for a setting that there is not
+    :param divide: How a batch of games is divided.
+    :param efficient: Whether the credits of a game sum to the grand value.
+    :param settings: Arguments of ``allocate`` that ``divide`` is given by name besides the game, out of
+        ``"variance_weight"``, ``"epsilon_bound"`` and ``"solver"``.
+    :param estimates: Whether it can be estimated from drawn coalitions. Then ``divide`` is given a ``CoalitionSample`` in
+        place of the masks, and by name ``players``: boolean ``(batch, n_agents)``, which agents take part in games whose
+        coalitions were drawn, or ``None`` for all.
+    :param complements: Whether it needs the complement of every coalition.
+    :param extremes: Whether it needs every agent on its own and everyone but one agent.
+    :param sampling: How coalitions are drawn for it by default, one of ``SAMPLINGS``.
+    :param max_agents_exact: Up to how many agents it is given all proper coalitions by default, at least
+        ``MAX_AGENTS_EXACT``. With more agents it divides on drawn coalitions; it remains exact if these include all that its
+        formula needs.
+    :raises ValueError: If a name in ``settings`` is unknown.
     """
 
     divide: Callable[..., th.Tensor | Division]
@@ -88,17 +90,18 @@ class Concept:
         include_extremes: bool = False,
     ) -> CoalitionSample:
         """
-        The coalitions to divide a game on: all proper ones where that is as many as asked for, otherwise drawn, and among
-        them those that the concept takes.
+        The coalitions to divide a game on: all proper ones if as many are asked for, otherwise a random sample that includes
+        those that the concept needs.
 
-        :param n_agents: number of agents, at least 1
-        :param n_coalitions: how many. ``None``: see ``max_agents_exact``
-        :param sampling: how they are drawn, as the concept has it if ``None``; orders of arrival always with their reverses
-        :param generator: as for ``draw_coalitions``
-        :param paired: draw complements even where the concept does not take them
-        :param include_extremes: draw extremes even where the concept does not take them
-        :return: the coalitions
-        :raises ValueError: as ``draw_coalitions``
+        :param n_agents: Number of agents, at least 1.
+        :param n_coalitions: How many. ``None``: see ``max_agents_exact``.
+        :param sampling: How they are drawn, by default the concept's ``sampling``. Orders of arrival are always drawn with
+            their reverses.
+        :param generator: As for ``draw_coalitions``.
+        :param paired: Whether to draw complements even if the concept does not need them.
+        :param include_extremes: Whether to include the extremes even if the concept does not need them.
+        :return: The coalitions.
+        :raises ValueError: If ``draw_coalitions`` does.
         """
         n_proper = n_proper_coalitions(n_agents)
         if n_coalitions is None:

@@ -1,4 +1,4 @@
-"""Credits made of the smallest and the largest coalitions alone."""
+"""Credits computed from the smallest or the largest coalitions alone."""
 
 import torch as th
 
@@ -10,8 +10,8 @@ def difference(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> t
     Difference rewards: what the team would lose without the agent, ``v(N) - v(N without i)`` (Wolpert and Tumer 2001).
     Not efficient.
 
-    :return: ``(batch, n_agents)``
-    :raises ValueError: unless every coalition of all but one is at hand
+    :return: Of shape ``(batch, n_agents)``.
+    :raises ValueError: If some coalition of all agents but one is not given.
     """
     wanted = leave_one_out(masks.shape[1], masks.device)
     return grand_value[:, None] - values[:, _find(masks, wanted, "difference")]
@@ -21,24 +21,24 @@ def singleton(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th
     """
     What the agent is worth on its own, ``v({i})``. Not efficient.
 
-    :return: ``(batch, n_agents)``
-    :raises ValueError: unless every coalition of one is at hand
+    :return: Of shape ``(batch, n_agents)``.
+    :raises ValueError: If some agent's coalition of one is not given.
     """
     return values[:, _find(masks, singletons(masks.shape[1], masks.device), "singleton")]
 
 
 def _find(masks: th.Tensor, wanted: th.Tensor, concept: str) -> th.Tensor:
     """
-    :param masks: boolean ``(n_coalitions, n_agents)``
-    :param wanted: boolean ``(n_wanted, n_agents)``
-    :return: where each wanted coalition stands, ``(n_wanted,)``
+    :param masks: Boolean ``(n_coalitions, n_agents)``.
+    :param wanted: Boolean ``(n_wanted, n_agents)``.
+    :return: The row of each wanted coalition, ``(n_wanted,)``.
     """
     found = th.stack([(masks == coalition).all(dim=1) for coalition in wanted])
     missing = (~found.any(dim=1)).nonzero()[:, 0]
     if len(missing):
         members = wanted[missing[0]].nonzero()[:, 0].tolist()
         raise ValueError(
-            f"concept={concept!r} needs {len(wanted)} coalitions of which {len(missing)} are not at hand, the first with the "
-            f"agents {members}. Pass all_coalitions(n_agents), or add these to the masks."
+            f"concept={concept!r} needs {len(wanted)} coalitions of which {len(missing)} are not given, the first with the "
+            f"agents {members}. Pass all_coalitions(n_agents), or add the missing ones to the masks."
         )
     return found.int().argmax(dim=1)

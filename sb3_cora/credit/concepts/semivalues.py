@@ -1,5 +1,6 @@
 """
-Semivalues: means of what an agent adds to coalitions of the others, exact on all coalitions and unbiased on a sample of them.
+Semivalues: weighted means of what an agent adds to the coalitions of the others, exact if all coalitions are given and
+unbiased estimates on a random sample of them.
 """
 
 import math
@@ -17,18 +18,18 @@ def shapley(
     players: th.Tensor | None = None,
 ) -> th.Tensor:
     """
-    The Shapley value: the mean over all orders of arrival of what an agent adds on arriving (Shapley 1953). Efficient.
+    The Shapley value: what an agent adds when it arrives, as a mean over all orders of arrival (Shapley 1953). Efficient.
 
-    Exact where all proper coalitions are at hand. On a sample it is an unbiased estimate, no less efficient: along the orders
-    of a ``"permutations"`` sample the mean of what agents add (Castro et al. 2009), otherwise the least-squares estimate
-    (Covert and Lee 2021), every coalition weighted by its expected count.
+    Exact if all proper coalitions are given. On a sample it is an unbiased estimate, efficient as well: on a
+    ``"permutations"`` sample the mean over the drawn orders (Castro et al. 2009), otherwise the least-squares estimate (Covert
+    and Lee 2021), in which every coalition counts in inverse proportion to its expected count.
 
-    :param values: ``(batch, n_coalitions)``
-    :param coalitions: boolean masks ``(n_coalitions, n_agents)`` of all proper coalitions, or a sample
-    :param grand_value: ``(batch,)``
-    :param players: on a sample: boolean ``(batch, n_agents)``, who takes part (all if ``None``)
-    :return: ``(batch, n_agents)``
-    :raises ValueError: when some proper coalition is missing and how they were drawn is not known
+    :param values: Of shape ``(batch, n_coalitions)``.
+    :param coalitions: Boolean masks ``(n_coalitions, n_agents)`` of all proper coalitions, or a sample.
+    :param grand_value: Of shape ``(batch,)``.
+    :param players: Boolean ``(batch, n_agents)``, which agents take part (all if ``None``). For samples only.
+    :return: Of shape ``(batch, n_agents)``.
+    :raises ValueError: If some proper coalition is missing and how they were drawn is not known.
     """
     sample = as_sample(coalitions)
     if sample.orders is not None:
@@ -40,7 +41,8 @@ def shapley(
     estimate = _estimated_marginals(values, sample, grand_value, weights, players)
     if players is None:
         return estimate
-    # The noise of those who left goes to those who stay, in equal parts.
+    # Estimates of agents that take no part were dropped; their noise is shared equally by the players, so that the credits
+    # sum to the grand value.
     lacking = grand_value - estimate.sum(dim=1)
     return estimate + (lacking / players.sum(dim=1).clamp(min=1))[:, None] * players
 
@@ -52,16 +54,16 @@ def banzhaf(
     players: th.Tensor | None = None,
 ) -> th.Tensor:
     """
-    The Banzhaf value: the mean over all coalitions of the others of what an agent adds to them (Banzhaf 1965). Not efficient.
+    The Banzhaf value: what an agent adds to the others' coalitions, as a mean over all of these (Banzhaf 1965). Not efficient.
 
-    Exact where all proper coalitions are at hand, an unbiased estimate on a sample; of samples a uniform one serves it best.
+    Exact if all proper coalitions are given, an unbiased estimate on a sample. A uniform sample suits it best.
 
-    :param values: as for ``shapley``
-    :param coalitions: as for ``shapley``
-    :param grand_value: as for ``shapley``
-    :param players: as for ``shapley``
-    :return: ``(batch, n_agents)``
-    :raises ValueError: when some proper coalition is missing and how they were drawn is not known
+    :param values: As for ``shapley``.
+    :param coalitions: As for ``shapley``.
+    :param grand_value: As for ``shapley``.
+    :param players: As for ``shapley``.
+    :return: Of shape ``(batch, n_agents)``.
+    :raises ValueError: If some proper coalition is missing and how they were drawn is not known.
     """
     sample = as_sample(coalitions)
     n_agents = sample.masks.shape[1]
@@ -77,8 +79,8 @@ def _weighted_marginals(
     """
     ``sum_S weights[|S|] * (v(S + i) - v(S))`` over the coalitions ``S`` of the other agents.
 
-    :param weights: one for each number of agents that ``i`` may meet, ``n_agents`` of them
-    :return: ``(batch, n_agents)``
+    :param weights: The weight of each size of ``S``, from 0 to ``n_agents - 1``.
+    :return: Of shape ``(batch, n_agents)``.
     """
     n_agents = masks.shape[1]
     rows = first_occurrences(masks)
@@ -92,10 +94,10 @@ def _weighted_marginals(
 
 def _marginal_coefficients(masks: th.Tensor, weights: list[float], values: th.Tensor) -> th.Tensor:
     """
-    How much a coalition's value counts in ``sum_S weights[|S|] * (v(S + i) - v(S))``.
+    The coefficient of each coalition's value in ``sum_S weights[|S|] * (v(S + i) - v(S))``.
 
-    :param values: tensor whose dtype and device to take
-    :return: ``(n_coalitions, n_agents)``
+    :param values: A tensor of the dtype and on the device that the result shall have.
+    :return: Of shape ``(n_coalitions, n_agents)``.
     """
     weight = values.new_tensor(weights)
     size = masks.sum(dim=1)
@@ -110,14 +112,15 @@ def _estimated_marginals(
     players: th.Tensor | None,
 ) -> th.Tensor:
     """
-    Unbiased estimate of ``sum_S weights[|S|] * (v(S + i) - v(S))``: every coalition counts in inverse proportion to how often
-    it was expected (Horvitz and Thompson 1952). What is estimated is the deviation from equal shares, whose own contribution
-    is known, so that a game of equal agents has no variance.
+    Unbiased estimate of ``sum_S weights[|S|] * (v(S + i) - v(S))``: every coalition counts in inverse proportion to its
+    expected count (Horvitz and Thompson 1952). Estimated is only how far values deviate from equal shares, since the sum for
+    equal shares is known; so the estimate has no variance if every coalition is worth its equal shares.
 
-    An agent that takes no part is one that adds nothing to any coalition; that changes nothing for the others.
+    An agent that takes no part is treated as one that adds nothing to any coalition, which leaves the others' values as they
+    are.
 
-    :param players: boolean ``(batch, n_agents)``, who takes part; everyone if ``None``
-    :return: ``(batch, n_agents)``, 0 for those who take no part
+    :param players: Boolean ``(batch, n_agents)``, which agents take part (all if ``None``).
+    :return: Of shape ``(batch, n_agents)``, 0 for those who take no part.
     """
     masks, expected_counts = sample.masks, sample.expected_counts
     assert expected_counts is not None
@@ -131,7 +134,7 @@ def _estimated_marginals(
     share = grand_value / n_players.clamp(min=1)
     lacking = values - share[:, None] * size
     if players is not None:
-        # Of the players nobody or everybody: known to be worth nothing, or the grand value
+        # Without any player a coalition is worth nothing, with all of them the grand value: no deviation from equal shares.
         lacking = lacking.masked_fill((size == 0) | (size == n_players[:, None]), 0)
     coefficients = _marginal_coefficients(masks, weights, values) / expected_counts.to(values)[:, None]
     estimate = share[:, None] + lacking @ coefficients
@@ -140,14 +143,14 @@ def _estimated_marginals(
 
 def _mean_over_orders(values: th.Tensor, orders: th.Tensor, grand_value: th.Tensor, players: th.Tensor | None) -> th.Tensor:
     """
-    Mean over orders of arrival of what each agent adds to those before it. Those who take no part add nothing, and the last of
-    those who do completes the grand value.
+    Mean over orders of arrival of what each agent adds to those before it. Agents that take no part add nothing, and the last
+    player completes the grand value.
 
-    :param values: of the coalitions met along the orders, ``(batch, n_orders * (n_agents - 1))``
-    :param orders: ``(n_orders, n_agents)``
-    :param grand_value: ``(batch,)``
-    :param players: boolean ``(batch, n_agents)``, who takes part; everyone if ``None``
-    :return: ``(batch, n_agents)``
+    :param values: Values of the coalitions that form along the orders, ``(batch, n_orders * (n_agents - 1))``.
+    :param orders: Of shape ``(n_orders, n_agents)``.
+    :param grand_value: Of shape ``(batch,)``.
+    :param players: Boolean ``(batch, n_agents)``, which agents take part (all if ``None``).
+    :return: Of shape ``(batch, n_agents)``.
     """
     n_orders, n_agents = orders.shape
     along = values.unflatten(1, (n_orders, n_agents - 1))

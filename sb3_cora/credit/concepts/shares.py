@@ -1,4 +1,4 @@
-"""Divisions that ask no coalition."""
+"""Credits that do not depend on the values of coalitions."""
 
 import torch as th
 
@@ -7,15 +7,15 @@ def equal(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Ten
     """
     Equal shares, ``v(N) / n``. Efficient.
 
-    :return: ``(batch, n_agents)``
+    :return: Of shape ``(batch, n_agents)``.
     """
     return (grand_value[:, None] / masks.shape[1]).expand(-1, masks.shape[1])
 
 
 def shared(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> th.Tensor:
     """
-    The whole grand value to every agent, as MAPPO has it. Not efficient.
+    The whole grand value to every agent, as in MAPPO. Not efficient.
 
-    :return: ``(batch, n_agents)``
+    :return: Of shape ``(batch, n_agents)``.
     """
     return grand_value[:, None].expand(-1, masks.shape[1])

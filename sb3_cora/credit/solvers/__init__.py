@@ -5,15 +5,15 @@ from sb3_cora.credit.solvers.base import ConvergenceError, CoreSolver, Solution
 from sb3_cora.credit.solvers.cvxpylayers import CvxpyLayersSolver
 
 SOLVERS: dict[str, type[CoreSolver]] = {"active_set": ActiveSetSolver, "cvxpylayers": CvxpyLayersSolver}
-"""Solvers by name."""
+"""Solvers of the core program by name."""
 
 
 def make_solver(solver: str | CoreSolver, **kwargs: Any) -> CoreSolver:
     """
-    :param solver: a name among ``SOLVERS``, or a solver, which is returned as it is
-    :param kwargs: arguments of the solver's constructor, where it is given by name
-    :return: the solver
-    :raises ValueError: when the name is unknown
+    :param solver: A name among ``SOLVERS``, or a solver, which is returned as it is.
+    :param kwargs: Arguments of the solver's constructor if it is given by name.
+    :return: The solver.
+    :raises ValueError: If the name is unknown.
     """
     if isinstance(solver, CoreSolver):
         return solver

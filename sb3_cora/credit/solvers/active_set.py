@@ -1,25 +1,26 @@
 """
 A dual active-set method (Goldfarb and Idnani 1983) for a whole batch of core programs at once.
 
-Multiplied by ``2 * weight / n``, the program has no parameter left:
+In units of ``n / (2 * weight)``, the program has no parameter left:
 
     minimize ``e + |d|^2 / 2``  subject to  ``a_C . d + e >= u_C``,
 
-with ``a_C`` the coalition's indicator less its mean. Each constraint is an atom ``(a_C, 1)`` acting on the point ``(d, e)``;
-``e >= 0`` is one more atom, ``(0, 1)``. The dual looks for a convex combination ``m`` of atoms maximizing
-``sum m_C u_C - |sum m_C a_C|^2 / 2``, and ``d = sum m_C a_C`` is the primal solution. The working set holds the atoms of
-positive weight: affinely independent, so at most ``n`` of them. A pivot takes the most violated constraint and moves weight
-to its atom along the direction that keeps the working set tight, until the constraint holds (the atom joins) or a weight of
-the working set is used up (that atom leaves, and the pivot goes on). The dual objective rises with every pivot that moves
-the point, so the method ends, and what it ends with is exact up to rounding.
+with ``a_C`` the coalition's indicator less its mean and ``u_C`` its excess in these units. Each constraint is given by a
+vector, its atom ``(a_C, 1)``, whose product with the point ``(d, e)`` is bounded from below; ``e >= 0`` is one more atom,
+``(0, 1)``. The dual maximizes ``sum m_C u_C - |sum m_C a_C|^2 / 2`` over convex combinations ``m`` of the atoms, and
+``d = sum m_C a_C`` is the primal solution. The working set holds the atoms of positive weight; they are affinely independent,
+so there are at most ``n`` of them. A pivot takes the most violated constraint and moves weight to its atom along the
+direction that keeps the constraints of the working set tight, until the new constraint holds (its atom joins the working set)
+or the weight of some atom in it has fallen to zero (that atom leaves, and the pivot continues). The dual objective rises with
+every pivot that moves the point, so the method ends, and its result is exact up to rounding.
 
-Since the deviations sum to zero, the sum of their absolute values is twice what the negative ones lack. So a weight ``w`` of
-the mean absolute deviation softens a constraint ``d_i >= 0`` for each agent, the atom ``(e_i, 0)``, whose dual weight is at
-most ``2 w / n``. One that reaches this bound leaves the working set and is from then on watched from the other side, as
-``d_i <= 0``. Where ``d`` is confined to a subspace, atoms are projected on it as they enter.
+Since the deviations sum to zero, the sum of their absolute values is twice the sum of the negative ones. So a weight ``w`` of
+the mean absolute deviation amounts to a soft constraint ``d_i >= 0`` for each agent, the atom ``(e_i, 0)``, whose dual weight
+is at most ``2 w / n``. If the weight reaches this bound, the atom leaves the working set, and from then on the constraint
+counts as violated on the other side, ``d_i > 0``. If ``d`` is confined to a subspace, atoms are projected on it as they enter.
 
-Every sample is a lane; all lanes pivot in lock-step, whatever each one needs. The batch is the last axis of every tensor,
-which makes each operation a long run over contiguous lanes.
+Every sample of the batch is a lane, and all lanes pivot in lock-step until the last of them is done. The batch is the last
+axis of every tensor, so that each operation runs over contiguous memory.
 """
 
 import math
@@ -32,27 +33,29 @@ from sb3_cora.credit.solvers.base import CoreSolver, Solution
 from sb3_cora.credit.solvers.pivoting import PRECISIONS, Lanes, Problem, argmax, combine, confine, pivot, refresh
 
 WORTH_COMPACTING = 0.6
-"""Finished lanes are set aside when fewer than this share is left."""
+"""Finished lanes are set aside once fewer than this share of the lanes is unfinished."""
 
 PIVOTS_PER_REFRESH = 16
-"""Pivots between two corrections of the rounding."""
+"""Number of pivots after which the accumulated rounding error is corrected."""
 
 
 class ActiveSetSolver(CoreSolver):
     """
-    Exact batched solver; the default.
+    Exact solver for a whole batch of programs. The default.
 
-    On the CPU, lanes are worked in chunks and set aside once they are done. On other devices a fixed number of pivots runs
-    over all lanes and no value is ever read back, so the host never waits.
+    On the CPU, samples are solved in chunks, and those that are done are set aside. On other devices a fixed number of pivots
+    runs over all samples and nothing is read back, so that the host never waits for the device.
 
-    :param tolerance: certified duality gap, relative to the excesses, up to which a sample counts as converged. ``None``: 1e-9
-        in double precision, 1e-3 in single
-    :param max_pivots: pivots after which a sample is given up. ``None``: twenty per agent and twenty to begin with, twice the
-        most ever seen (22 for 4 agents, 88 for 10, 208 for 20, all on games that are additive but for a little noise)
-    :param dtype: ``float64``, or ``float32`` for devices that have nothing better. Measured on games of up to ten agents, the
-        core's credits are then exact to 1e-4 of the largest excess, and the least core's, whose optimum is flat, to 1e-2.
-        Among twenty agents samples are lost; the CPU solves them again in double precision
-    :raises ValueError: for another ``dtype``
+    :param tolerance: Certified duality gap, relative to the excesses, up to which a sample counts as converged. ``None``: 1e-9
+        in double precision, 1e-3 in single.
+    :param max_pivots: The number of pivots after which a sample is given up. ``None``: ``20 + 20 * n_agents``, at least twice
+        what any tested game has needed (22 for 4 agents, 88 for 10, 208 for 20, all on games that are additive up to a little
+        noise).
+    :param dtype: Precision, ``float64``, or ``float32`` for devices without it. In single precision, measured on games of up
+        to ten agents, the credits of the core are exact to 1e-4 of the largest excess, and those of the least core, whose
+        optimum is flat, to 1e-2. Among twenty agents some samples do not converge; the CPU solves these again in double
+        precision.
+    :raises ValueError: If ``dtype`` is another one.
     """
 
     def __init__(self, tolerance: float | None = None, max_pivots: int | None = None, dtype: th.dtype = th.float64) -> None:
@@ -74,7 +77,7 @@ class ActiveSetSolver(CoreSolver):
         solution = self._attempt(excesses, masks, variance_weight, nonnegative_epsilon, deviation_weight)
         if excesses.device.type != "cpu" or bool(solution.converged.all()):
             return solution
-        # One program in millions is lost to rounding. With the agents in another order it rounds otherwise.
+        # Rounding makes about one program in millions fail. With the agents in another order it rounds differently.
         missed = solution.converged.logical_not().nonzero()[:, 0]
         again = self._attempt(
             excesses[missed].double(),
@@ -99,7 +102,7 @@ class ActiveSetSolver(CoreSolver):
         deviation_weight: float,
     ) -> Solution:
         n_agents = masks.shape[1]
-        # At half the number of agents the equal split has won: no coalition gains more than half the sum of all deviations.
+        # From n / 2 on the equal split is the solution, since no coalition gains more than half the sum of all deviations.
         deviation_weight = min(deviation_weight, n_agents / 2)
         if n_agents == 2:
             gains = _two_agent_gains(excesses, masks, variance_weight, nonnegative_epsilon, deviation_weight)
@@ -107,10 +110,10 @@ class ActiveSetSolver(CoreSolver):
             return Solution(th.stack([gains, -gains], dim=1), gap, gap <= self.tolerance)
 
         problem = make_problem(masks, excesses.dtype, nonnegative_epsilon, deviation_weight, self.max_pivots)
-        # What the objective is multiplied by, hence the points as well.
+        # Multiplies the objective, and with it the points.
         factor = variance_weight * (2 / n_agents)
         outcome = minimize(problem, excesses, factor)
-        # A lane that rounding has ruined falls back to the equal split, which is feasible with the epsilon it takes.
+        # A lane that rounding has made NaN falls back to the equal split, which is feasible with a large enough epsilon.
         deviations = (problem.basis @ outcome.points / factor).T.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         epsilon = largest_excess(deviations, excesses, masks)
         if nonnegative_epsilon:
@@ -123,17 +126,17 @@ class ActiveSetSolver(CoreSolver):
 
 class Outcome(NamedTuple):
     """
-    What the lanes end with; the last axis of every tensor is the lane.
+    Solutions of the lanes. The last axis of every tensor is the lane.
 
-    :param points: ``(n_agents, n_lanes)``, the solutions ``(d, e)`` in the coordinates of ``Lanes.point``
-    :param bounds: ``(n_lanes,)``, the dual objectives; minus infinity where a pivot was broken off
-    :param members: ``(n_agents, n_lanes)``, the atoms of the working set
-    :param weights: ``(n_agents, n_lanes)``, their dual weights, which sum to one; zero in slots without an atom
+    :param points: Of shape ``(n_agents, n_lanes)``, the solutions ``(d, e)`` in the coordinates of ``Lanes.point``.
+    :param bounds: Of shape ``(n_lanes,)``, the dual objectives; minus infinity where a pivot was interrupted.
+    :param working_set: Of shape ``(n_agents, n_lanes)``, the indices of the atoms in the working set.
+    :param weights: Of shape ``(n_agents, n_lanes)``, their dual weights, which sum to one; zero in slots without an atom.
     """
 
     points: th.Tensor
     bounds: th.Tensor
-    members: th.Tensor
+    working_set: th.Tensor
     weights: th.Tensor
 
 
@@ -145,12 +148,12 @@ def make_problem(
     max_pivots: int | None = None,
 ) -> Problem:
     """
-    :param masks: boolean ``(n_coalitions, n_agents)``
-    :param dtype: of the excesses
-    :param nonnegative_epsilon: whether ``eps >= 0`` is one of the constraints
-    :param deviation_weight: weight of the mean absolute deviation
-    :param max_pivots: see ``ActiveSetSolver``
-    :return: what does not depend on the lane
+    :param masks: Boolean ``(n_coalitions, n_agents)``.
+    :param dtype: The dtype of the excesses.
+    :param nonnegative_epsilon: Whether ``eps >= 0`` is one of the constraints.
+    :param deviation_weight: Weight of the mean absolute deviation.
+    :param max_pivots: See ``ActiveSetSolver``.
+    :return: The part of the programs that all lanes have in common.
     """
     n_agents = masks.shape[1]
     basis = _zero_sum_basis(n_agents, dtype, masks.device)
@@ -169,12 +172,12 @@ def minimize(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projectio
     """
     Solve ``minimize e + |d|^2 / 2 subject to a_C . d + e >= factor * excess(C)`` in every lane.
 
-    :param problem: the constraints
-    :param excesses: ``(n_lanes, n_coalitions)``
-    :param factor: ``(n_lanes,)``, positive
-    :param projection: ``(n_agents - 1, n_agents - 1, n_lanes)``, orthogonal projection on the subspace that ``d`` is confined
-        to, in the coordinates of ``Lanes.point``. ``None``: no confinement
-    :return: what the lanes end with
+    :param problem: The constraints.
+    :param excesses: Of shape ``(n_lanes, n_coalitions)``.
+    :param factor: Of shape ``(n_lanes,)``, positive.
+    :param projection: Of shape ``(n_agents - 1, n_agents - 1, n_lanes)``, orthogonal projection on the subspace that ``d`` is
+        confined to, in the coordinates of ``Lanes.point``. ``None``: ``d`` is not confined.
+    :return: The solutions.
     """
     if excesses.device.type != "cpu":
         lanes, targets = _start(problem, excesses, factor, projection)
@@ -193,7 +196,7 @@ def _zero_sum_basis(n_agents: int, dtype: th.dtype, device: th.device) -> th.Ten
     """
     Orthonormal basis (Helmert's) of the vectors that sum to zero, with a column of zeros for ``e``.
 
-    :return: ``(n_agents, n_agents)``, basis vectors in the first ``n_agents - 1`` columns
+    :return: Of shape ``(n_agents, n_agents)``, basis vectors in the first ``n_agents - 1`` columns.
     """
     order = th.arange(1, n_agents, dtype=dtype, device=device)
     basis = th.zeros(n_agents, n_agents, dtype=dtype, device=device)
@@ -205,8 +208,8 @@ def _zero_sum_basis(n_agents: int, dtype: th.dtype, device: th.device) -> th.Ten
 
 def lanes_per_chunk(atoms: th.Tensor) -> int:
     """
-    :return: how many lanes to work at once: many enough to repay the overhead of an operation, and no more than keep the
-        state of a chunk near eight megabytes
+    :return: How many lanes to solve at once: enough to outweigh the overhead of each operation, and few enough that the state
+        of a chunk takes about eight megabytes.
     """
     n_atoms, n_agents = atoms.shape
     numbers_per_lane = n_atoms + 2 * n_agents * n_agents
@@ -215,9 +218,10 @@ def lanes_per_chunk(atoms: th.Tensor) -> int:
 
 def _start(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection: th.Tensor | None) -> tuple[Lanes, th.Tensor]:
     """
-    Lanes whose working set is a single atom: ``e >= 0`` where there is such a constraint, else the largest target.
+    The first state of the lanes: a working set of a single atom, that of ``e >= 0`` if there is such a constraint, otherwise
+    that of the coalition with the largest target.
 
-    :return: the lanes, and the targets ``u`` ``(n_atoms, n_lanes)`` of their constraints
+    :return: The lanes, and the targets ``u`` ``(n_atoms, n_lanes)`` of their constraints.
     """
     atoms = problem.atoms
     n_atoms, n_agents = atoms.shape
@@ -238,13 +242,13 @@ def _start(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection:
     duals[0] = atom / atom.square().sum(dim=0)
     used = excesses.new_zeros(n_agents, n_lanes)
     used[0] = 1
-    members = first.repeat(n_agents + 1, 1)
+    working_set = first.repeat(n_agents + 1, 1)
     lanes = Lanes(
         residuals=th.addmm(targets, atoms, point, alpha=-1),
         point=point,
         weights=used.clone(),
         used=used,
-        members=members,
+        working_set=working_set,
         rows=rows,
         duals=duals,
         axis=duals[0].clone(),
@@ -261,30 +265,30 @@ def _start(problem: Problem, excesses: th.Tensor, factor: th.Tensor, projection:
 
 def _finish(problem: Problem, lanes: Lanes, targets: th.Tensor, numbers: th.Tensor) -> Outcome:
     """
-    What a lane ends with. The dual objective is taken from the weights and the data alone, so that as a bound on the
-    minimum it owes nothing to the rounding of the pivots.
+    The solutions of some lanes. The dual objective is computed from the weights and the data alone, so that it bounds the
+    minimum whatever the rounding errors of the pivots.
 
-    :param problem: the constraints
-    :param lanes: the lanes
-    :param targets: ``(n_atoms, n_all_lanes)``
-    :param numbers: ``(n_lanes,)``, which of all lanes these are
-    :return: their outcome
+    :param problem: The constraints.
+    :param lanes: The lanes.
+    :param targets: Of shape ``(n_atoms, n_all_lanes)``.
+    :param numbers: Of shape ``(n_lanes,)``, the indices of these lanes among all lanes.
+    :return: The solutions.
     """
-    members = lanes.members[:-1]
+    working_set = lanes.working_set[:-1]
     total = (lanes.weights * lanes.rows[:-1, -1]).sum(dim=0)
     weights = lanes.weights / total.clamp(min=PRECISIONS[targets.dtype].tiny)
     deviations = combine(lanes.rows[:-1].transpose(0, 1), weights)[:-1]
     if lanes.sides is not None:
         deviations = deviations + problem.largest_weight * (problem.basis.T @ (lanes.sides < 0).to(weights.dtype))[:-1]
-    bound = (weights * targets[members, numbers]).sum(dim=0) - deviations.square().sum(dim=0) / 2
-    return Outcome(lanes.point, bound.masked_fill(lanes.pending > 0, -math.inf), members, weights)
+    bound = (weights * targets[working_set, numbers]).sum(dim=0) - deviations.square().sum(dim=0) / 2
+    return Outcome(lanes.point, bound.masked_fill(lanes.pending > 0, -math.inf), working_set, weights)
 
 
 def _pivot_compacting(problem: Problem, lanes: Lanes, targets: th.Tensor) -> Outcome:
     """
-    Pivot until every lane is done, setting finished lanes aside whenever they are many.
+    Pivot until every lane is done, and set finished lanes aside whenever there are many of them.
 
-    :return: the outcome
+    :return: The solutions.
     """
     numbers = th.arange(targets.shape[1])
     finished = []
@@ -308,9 +312,9 @@ def _pivot_compacting(problem: Problem, lanes: Lanes, targets: th.Tensor) -> Out
 
 def _pivot_in_place(problem: Problem, lanes: Lanes, targets: th.Tensor) -> Outcome:
     """
-    Pivot all lanes a fixed number of times; shapes and control flow depend on no value.
+    Pivot all lanes a fixed number of times, so that neither shapes nor control flow depend on values on the device.
 
-    :return: the outcome
+    :return: The solutions.
     """
     for n_pivots in range(1, problem.max_pivots + 1):
         pivot(problem, lanes)
@@ -329,10 +333,11 @@ def _two_agent_gains(
     """
     Closed form for two agents: what the first one gets beyond half of the grand value.
 
-    With ``a`` and ``b`` the excesses of the two, the objective in the gain ``t`` is piecewise ``max(0, a - t, b + t)`` plus a
-    parabola and ``deviation_weight * |t|``, so ``t`` leaves zero at most until a slope of one meets that of the two.
+    With ``a`` and ``b`` the excesses of the two agents, the objective as a function of the gain ``t`` is
+    ``max(0, a - t, b + t) + variance_weight * t^2 + deviation_weight * |t|``. The first term falls with a slope of at most 1,
+    so ``t`` is at most as far from zero as where the slope of the other two reaches 1.
 
-    :return: ``(batch,)``
+    :return: Of shape ``(batch,)``.
     """
     first, second = (excesses.masked_fill(~masks[:, agent], -math.inf).amax(dim=1) for agent in range(2))
     furthest = 0.5 * (1 - deviation_weight) / variance_weight

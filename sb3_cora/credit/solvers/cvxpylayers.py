@@ -1,4 +1,4 @@
-"""The core program as a convex program in cvxpylayers: the reference the batched solver is held against."""
+"""The core program as a convex program in cvxpylayers: the reference for the batched solver."""
 
 import importlib.util
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,9 +16,9 @@ class Backend(NamedTuple):
     """
     A solver underneath cvxpylayers.
 
-    :param modules: what has to be importable
-    :param packages: what ``pip install`` has to be given
-    :param solver_args: options for it, unless told otherwise
+    :param modules: The modules that must be importable.
+    :param packages: The arguments of the ``pip install`` that installs them.
+    :param solver_args: Its default options.
     """
 
     modules: tuple[str, ...]
@@ -48,32 +48,32 @@ BACKENDS: dict[str, Backend] = {
         solver_args={"eps_abs": 1e-7, "eps_rel": 1e-7, "iteration_limit": 20_000},
     ),
 }
-"""Backends by name."""
+"""Backends of cvxpylayers by name."""
 
 
 class CvxpyLayersSolver(CoreSolver):
     """
-    The program handed to cvxpylayers, as the reference for ``ActiveSetSolver``. Whatever the backend, a sample counts as
-    converged by a duality gap that is computed here, from the multipliers that the backend returns. Programs are handed
-    over in float64 on the CPU.
+    A solver that leaves the program to cvxpylayers, as the reference for ``ActiveSetSolver``. Whatever the backend, whether a
+    sample has converged is decided by its duality gap, computed here from the multipliers that the backend returns. Programs
+    are solved in float64, from the CPU.
 
-    - ``"diffcp"``: Clarabel's interior point, one sample after another, thousands of times slower than ``ActiveSetSolver``.
-      An interior point is accurate in the objective; the credits themselves may be off by the square root of the gap, most
-      of all at small weights.
-    - ``"moreau"``: the whole batch at once, by an active set; credits are within about 1e-6 of the largest excess, but for
-      weights that leave them nearly undetermined. ``{"active_set_settings": {"iter_limit": ...}}`` bounds its iterations;
-      ``{"solver": "ipm"}`` is its interior point, which gives up on a sample now and then.
+    - ``"diffcp"``: Clarabel's interior-point method, one sample after another, thousands of times slower than
+      ``ActiveSetSolver``. It is accurate in the objective; the credits may be off by the square root of the gap, most of all
+      at small weights.
+    - ``"moreau"``: an active-set method for the whole batch at once. Credits are within about 1e-6 of the largest excess,
+      except at weights that leave them nearly undetermined. ``{"active_set_settings": {"iter_limit": ...}}`` bounds its
+      iterations; ``{"solver": "ipm"}`` is its interior-point method, which occasionally gives up on a sample.
     - ``"cuclarabel"``: Clarabel on an NVIDIA GPU, one sample after another. Needs Julia with Clarabel.jl (branch CuClarabel)
-      besides the packages; cvxpylayers 1.2 passes it no options.
-    - ``"mpax"``: a first-order method in JAX, the whole batch at once; compiles anew for each call. Reaches the tolerance on
-      every sample only where ``jax_enable_x64`` is set.
+      besides the packages. cvxpylayers 1.2 passes it no options.
+    - ``"mpax"``: a first-order method in JAX for the whole batch at once, compiled anew at each call. Reaches the tolerance on
+      every sample only if ``jax_enable_x64`` is set.
 
-    :param backend: one of ``BACKENDS``
-    :param tolerance: certified duality gap, relative to the excesses, up to which a sample counts as converged
-    :param solver_args: options of the backend, by the names that cvxpylayers gives them; added to its ``solver_args`` in
-        ``BACKENDS``, and stronger
-    :raises ValueError: when the backend is unknown
-    :raises ImportError: when cvxpylayers or a package of the backend is not installed
+    :param backend: One of ``BACKENDS``.
+    :param tolerance: Certified duality gap, relative to the excesses, up to which a sample counts as converged.
+    :param solver_args: Options of the backend, by the names that cvxpylayers gives them. They add to the default options in
+        ``BACKENDS`` and override them.
+    :raises ValueError: If the backend is unknown.
+    :raises ImportError: If cvxpylayers or a package of the backend is not installed.
     """
 
     def __init__(self, backend: str = "diffcp", tolerance: float = 1e-6, solver_args: dict[str, Any] | None = None) -> None:
@@ -102,12 +102,12 @@ class CvxpyLayersSolver(CoreSolver):
     ) -> Solution:
         excesses, variance_weight = excesses.double(), variance_weight.double()
         if not nonnegative_epsilon:
-            # A free eps takes any shift of all excesses, and moreau's multipliers suffer from a large one.
+            # A free eps absorbs any shift of all excesses, and large excesses make moreau's multipliers inaccurate.
             excesses = excesses - excesses.amax(dim=1, keepdim=True)
         layer = _core_layer(masks.cpu(), nonnegative_epsilon, deviation_weight, self.backend, self.solver_args)
         answer = _solve_samples(layer, excesses.cpu(), variance_weight.cpu(), masks.shape[1])
         deviations, multipliers, answered = (part.to(excesses.device) for part in answer)
-        # The equality holds to the solver's tolerance only; the contract has it exact.
+        # The backend meets the equality only up to its tolerance; a CoreSolver must meet it exactly.
         deviations = deviations - deviations.mean(dim=1, keepdim=True)
         epsilon = largest_excess(deviations, excesses, masks)
         if nonnegative_epsilon:
@@ -119,11 +119,11 @@ class CvxpyLayersSolver(CoreSolver):
 
 class _Answer(NamedTuple):
     """
-    What a backend made of a batch, with zeros for samples that it gave up on.
+    What a backend returns for a batch, with zeros for samples that it gave up on.
 
-    :param deviations: ``(batch, n_agents)``
-    :param multipliers: ``(batch, n_coalitions)``
-    :param answered: boolean ``(batch,)``
+    :param deviations: Of shape ``(batch, n_agents)``.
+    :param multipliers: Of shape ``(batch, n_coalitions)``.
+    :param answered: Boolean ``(batch,)``, false for samples that it gave up on.
     """
 
     deviations: th.Tensor
@@ -135,11 +135,11 @@ def _core_layer(
     masks: th.Tensor, nonnegative_epsilon: bool, deviation_weight: float, backend: str, solver_args: dict[str, Any]
 ) -> "CvxpyLayer":
     """
-    The program as a layer from excesses and variance weight to deviations and multipliers, those of the coalitions first.
-    Each layer gets a problem of its own: cvxpylayers 1.2 corrupts the second layer made from one problem.
+    The program as a layer that maps excesses and variance weight to deviations and multipliers, those of the coalitions first.
+    Each layer gets a problem of its own, since cvxpylayers 1.2 corrupts the second layer made from the same problem.
 
-    :param masks: boolean ``(n_coalitions, n_agents)``
-    :return: the layer
+    :param masks: Boolean ``(n_coalitions, n_agents)``.
+    :return: The layer.
     """
     import cvxpy as cp
     from cvxpylayers.torch import CvxpyLayer
@@ -149,7 +149,7 @@ def _core_layer(
     excesses, weight = cp.Parameter(n_coalitions), cp.Parameter(nonneg=True)
     slacks = [masks.double().numpy() @ deviations + epsilon - excesses]
     if nonnegative_epsilon:
-        # As a constraint by itself, cvxpy 1.9.3 takes it for a bound on a variable, and cvxpylayers 1.2 leaves those out.
+        # cvxpy 1.9.3 takes a separate constraint for a bound on a variable, and cvxpylayers 1.2 leaves such bounds out.
         slacks.append(epsilon)
     rationality = cp.hstack(slacks) >= 0
     objective = cp.sum(epsilon) + weight * cp.sum_squares(deviations) / n_agents
@@ -166,12 +166,12 @@ def _core_layer(
 
 def _solve_samples(layer: "CvxpyLayer", excesses: th.Tensor, variance_weight: th.Tensor, n_agents: int) -> _Answer:
     """
-    Run the layer. Over diffcp it refuses a whole batch for one sample it cannot solve, so halve the batch until that one
-    stands alone; other backends return something for every sample, which may not be finite.
+    Run the layer. diffcp raises for a whole batch if it cannot solve one of its samples, so the batch is halved until that
+    sample is alone. Other backends return something for every sample, which may not be finite.
 
-    :param excesses: ``(batch, n_coalitions)``
-    :param variance_weight: ``(batch,)``
-    :return: the answer
+    :param excesses: Of shape ``(batch, n_coalitions)``.
+    :param variance_weight: Of shape ``(batch,)``.
+    :return: What the backend returns.
     """
     from diffcp import SolverError
 
@@ -192,9 +192,9 @@ def _solve_samples(layer: "CvxpyLayer", excesses: th.Tensor, variance_weight: th
 
 def _reported_solved(layer: "CvxpyLayer", n_samples: int) -> th.Tensor:
     """
-    What the backend says of the batch that it has just solved. Only moreau does, sample by sample.
+    Which samples of the batch just solved the backend reports as solved. Only moreau reports this sample by sample.
 
-    :return: boolean ``(n_samples,)``
+    :return: Boolean ``(n_samples,)``.
     """
     if layer.ctx.solver != "MOREAU":
         return th.ones(n_samples, dtype=th.bool)
@@ -215,13 +215,13 @@ def _dual_bound(
     Lower bound on the minimum from any multipliers ``y >= 0`` with ``sum y <= 1`` (``= 1`` for a free ``eps``): the least
     value of the Lagrangian,
 
-        ``y . u - n / (4 * variance_weight) * |r|^2``,  ``r`` the smallest of  ``sum_C y_C 1_C - t - c``
+        ``y . u - n / (4 * variance_weight) * |r|^2``,  ``r`` the shortest vector  ``sum_C y_C 1_C - t - c``
 
-    over ``t`` within ``deviation_weight / n`` of zero in each agent (what ``|d_i|`` can hold against a pull) and numbers ``c``
-    (the multiplier of the equality).
+    over all ``t`` with ``|t_i| <= deviation_weight / n`` (the subgradients of the absolute deviations) and all numbers ``c``
+    (the multiplier of the equality), with ``u`` the excesses.
 
-    :param multipliers: ``(batch, n_coalitions)``, made to obey these constraints first
-    :return: ``(batch,)``, finite
+    :param multipliers: Of shape ``(batch, n_coalitions)``. They are first made to satisfy the constraints on ``y``.
+    :return: Of shape ``(batch,)``, finite.
     """
     n_coalitions, n_agents = masks.shape
     multipliers = multipliers.clamp(min=0)
@@ -230,21 +230,21 @@ def _dual_bound(
         multipliers = multipliers / total.clamp(min=1)
     else:
         multipliers = th.where(total > 0, multipliers / total, 1 / n_coalitions)
-    residual = _centred_residual(multipliers @ masks.to(multipliers.dtype), deviation_weight / n_agents)
+    residual = _centered_residual(multipliers @ masks.to(multipliers.dtype), deviation_weight / n_agents)
     return (multipliers * excesses).sum(dim=1) - n_agents / (4 * variance_weight) * residual.square().sum(dim=1)
 
 
-def _centred_residual(pull: th.Tensor, threshold: float) -> th.Tensor:
+def _centered_residual(pull: th.Tensor, threshold: float) -> th.Tensor:
     """
-    The smallest ``pull - t - c`` over ``t`` in ``[-threshold, threshold]^n`` and numbers ``c``: given ``c`` it is ``pull - c``
-    shrunk towards zero by the threshold, and at the best ``c`` it sums to zero.
+    The shortest vector ``pull - t - c`` over ``t`` in ``[-threshold, threshold]^n`` and numbers ``c``: given ``c`` it is
+    ``pull - c`` shrunk towards zero by the threshold, and at the best ``c`` it sums to zero.
 
-    :param pull: ``(batch, n_agents)``
-    :param threshold: not negative
-    :return: ``(batch, n_agents)``, sums to zero
+    :param pull: Of shape ``(batch, n_agents)``.
+    :param threshold: Bound on ``t``, not negative.
+    :return: Of shape ``(batch, n_agents)``, sums to zero.
     """
     if threshold > 0:
-        # The sum falls in c, and is linear between the numbers at which an agent's residual sets in or ends.
+        # The sum falls in c, and is linear between the values of c at which the residual of some agent becomes zero.
         corners = th.cat([pull - threshold, pull + threshold], dim=1).sort(dim=1).values
         sums = th.nn.functional.softshrink(pull[:, None] - corners[:, :, None], threshold).sum(dim=2)
         after = (sums > 0).sum(dim=1, keepdim=True).clamp(min=1, max=corners.shape[1] - 1)
@@ -252,5 +252,5 @@ def _centred_residual(pull: th.Tensor, threshold: float) -> th.Tensor:
         above, below = sums.gather(1, after - 1), sums.gather(1, after)
         fraction = (above / (above - below).clamp(min=th.finfo(above.dtype).tiny)).clamp(0, 1)
         pull = th.nn.functional.softshrink(pull - left - fraction * (right - left), threshold)
-    # Rounding may leave a sum behind; any residual that sums to zero is a bound.
+    # Rounding may leave a small sum. Any residual of this form that sums to zero gives a valid bound.
     return pull - pull.mean(dim=1, keepdim=True)

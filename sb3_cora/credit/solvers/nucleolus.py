@@ -1,11 +1,12 @@
 """
 The nucleolus for a whole batch of games at once, by nested linear programs (Maschler, Peleg and Shapley 1979).
 
-Each level minimizes the largest excess over the coalitions still open. Where this cannot be lowered further, some tight
-coalitions are balanced: no transfer that the earlier levels leave pays them all. Their excesses are then the same for every
-optimum, so they are settled, with all that they determine, and the next level minimizes over the rest. A level is two
-programs of the active-set method: a proximal step towards its optimum, and the search for balanced weights on what is tight
-there, which is the certificate that nothing lower exists (Kohlberg 1971).
+Each level minimizes the largest excess over the open coalitions. Once it cannot be lowered further, some of the coalitions
+that have this excess, the tight ones, are balanced: no transfer that the earlier levels allow favors all of them. The
+excesses of these are then the same at every optimum, so they are settled, together with all coalitions whose excess they
+determine, and the next level minimizes over the rest. A level takes two programs of the active-set method: a proximal step
+towards its optimum, and a search for balanced weights on the tight coalitions, which certify that the largest excess cannot be
+lower (Kohlberg 1971).
 """
 
 import math
@@ -16,37 +17,39 @@ from sb3_cora.credit.solvers.active_set import Problem, lanes_per_chunk, make_pr
 from sb3_cora.credit.solvers.base import Solution
 
 STEP_WEIGHT = 1e-3
-"""Weight of the variance in a proximal step, relative to the range of the open excesses. One step reaches a level's optimum
-unless the level is nearly flat; then another step from there does."""
+"""Weight of the variance in a proximal step, relative to the range of the open excesses. One step reaches the optimum of a
+level, or a second one from there if the level is nearly flat."""
 
 SMALLEST_UNIT = 1e-11
-"""Open excesses that differ by no more are taken for ties."""
+"""Open excesses whose range is smaller than this are scaled as if it were this, so that rounding noise is not magnified."""
 
 TIGHT = 1e-10
 """An open excess is tight up to this distance from the largest, relative to their range."""
 
 ZERO = 1e-11
-"""Squared length below which a combination of coalitions counts as zero. True lengths are bounded from below by the number of
-agents alone."""
+"""Squared length below which a combination of coalitions counts as zero. Lengths that are not zero have a lower bound that
+depends on the number of agents alone."""
 
 STEPS_PER_AGENT = 3
-"""Steps after which a sample is given up, for each agent. A level of its own for each would take one less."""
+"""Number of steps per agent after which a sample is given up. If every level settled one more dimension in a single step,
+``n_agents - 1`` steps would be enough."""
 
 CLOSED = -1e30
-"""Excess of coalitions that are settled, in units of the range of the others: never tight, never the largest."""
+"""Excess given to settled coalitions, in units of the range of the open ones, so that they are neither tight nor largest."""
 
 
 def solve_nucleolus(excesses: th.Tensor, masks: th.Tensor, tolerance: float = 1e-9) -> Solution:
     """
-    The deviations from the equal split that lexicographically minimize the sorted excesses of the coalitions at hand.
-    Directions that the coalitions do not determine stay at the equal split.
+    The deviations from the equal split that lexicographically minimize the sorted excesses of the given coalitions. In
+    directions that the coalitions do not determine, they are zero.
 
-    :param excesses: ``(batch, n_coalitions)`` float64, finite and of order one, what each coalition wants beyond its equal
-        share
-    :param masks: boolean ``(n_coalitions, n_agents)``, at least two agents, and with each coalition its complement, so that
-        no level can fall without end
-    :param tolerance: up to where the certified distance of every level's largest excess from its minimum counts as converged
-    :return: the solution; ``gap`` is the largest such distance, infinite for samples that ran out of steps
+    :param excesses: Of shape ``(batch, n_coalitions)``, float64, finite and of order one, what each coalition is worth beyond
+        its equal shares.
+    :param masks: Boolean ``(n_coalitions, n_agents)``, at least two agents, with the complement of each coalition, so that
+        the largest excess of every level has a lower bound.
+    :param tolerance: The largest gap up to which a sample counts as converged.
+    :return: The solution. ``gap`` is the largest certified distance of a level's largest excess from its minimum, infinite
+        for samples that ran out of steps.
     """
     n_agents = masks.shape[1]
     problem = make_problem(masks, excesses.dtype, nonnegative_epsilon=False)
@@ -58,10 +61,10 @@ def solve_nucleolus(excesses: th.Tensor, masks: th.Tensor, tolerance: float = 1e
 
 def _solve_chunk(problem: Problem, excesses: th.Tensor, n_steps: int) -> tuple[th.Tensor, th.Tensor]:
     """
-    :param problem: the constraints
-    :param excesses: ``(n_lanes, n_coalitions)``
-    :param n_steps: after which a lane is given up
-    :return: points ``(n_agents - 1, n_lanes)`` and gaps ``(n_lanes,)``
+    :param problem: The constraints.
+    :param excesses: Of shape ``(n_lanes, n_coalitions)``.
+    :param n_steps: The number of steps after which a lane is given up.
+    :return: Points ``(n_agents - 1, n_lanes)`` and gaps ``(n_lanes,)``.
     """
     atoms = problem.atoms[:, :-1]
     n_dimensions = atoms.shape[1]
@@ -93,11 +96,11 @@ def _solve_chunk(problem: Problem, excesses: th.Tensor, n_steps: int) -> tuple[t
         ones = th.ones_like(factor)
         balance = minimize(problem, th.where(tight, 0.0, CLOSED).to(excesses.dtype).T, ones, projection)
         balanced = (balance.points[:-1].square().sum(dim=0) < ZERO) & ~over
-        # Balanced weights prove that the largest excess is no lower than their mean of the tight ones.
-        proven = (balance.weights * targets.gather(0, balance.members)).sum(dim=0)
+        # By duality, the mean of the tight excesses under balanced weights is a lower bound on the largest excess.
+        proven = (balance.weights * targets.gather(0, balance.working_set)).sum(dim=0)
         gap[lanes] = th.where(balanced, th.maximum(gap[lanes], (reached - proven) * unit), gap[lanes])
 
-        projection = _settle(projection, atoms, balance.members, balanced * balance.weights)
+        projection = _settle(projection, atoms, balance.working_set, balanced * balance.weights)
         lengths = products @ projection.flatten(end_dim=1)
         settled |= balanced & (lengths < ZERO)
         finished = settled.all(dim=0)
@@ -110,18 +113,18 @@ def _solve_chunk(problem: Problem, excesses: th.Tensor, n_steps: int) -> tuple[t
     return points, gap.masked_fill(~done, math.inf)
 
 
-def _settle(projection: th.Tensor, atoms: th.Tensor, members: th.Tensor, weights: th.Tensor) -> th.Tensor:
+def _settle(projection: th.Tensor, atoms: th.Tensor, working_set: th.Tensor, weights: th.Tensor) -> th.Tensor:
     """
-    Take the directions of settled coalitions out of the subspace that later levels may move in.
+    Remove the directions of settled coalitions from the subspace in which later levels may move.
 
-    :param projection: ``(n_dimensions, n_dimensions, n_lanes)``
-    :param atoms: ``(n_coalitions, n_dimensions)``
-    :param members: ``(n_slots, n_lanes)``, coalitions
-    :param weights: ``(n_slots, n_lanes)``, positive for those that are settled
-    :return: the projection on what is left
+    :param projection: Of shape ``(n_dimensions, n_dimensions, n_lanes)``.
+    :param atoms: Of shape ``(n_coalitions, n_dimensions)``.
+    :param working_set: Of shape ``(n_slots, n_lanes)``, indices of coalitions.
+    :param weights: Of shape ``(n_slots, n_lanes)``, positive for those that are settled.
+    :return: The projection on the remaining subspace.
     """
-    for slot in range(len(members)):
-        direction = (projection * atoms.T[:, members[slot]]).sum(dim=1)
+    for slot in range(len(working_set)):
+        direction = (projection * atoms.T[:, working_set[slot]]).sum(dim=1)
         length = direction.square().sum(dim=0)
         counts = (weights[slot] > 1e-7) & (length > ZERO)
         direction = direction * th.where(counts, length, 1).rsqrt() * counts
