@@ -14,8 +14,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_cora import COMAPPO, CORAPPO, MAPPO, OptimisticMAPPO, ShapleyPPO
+from sb3_cora.common.bootstrapping_vec_env import check_finite
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from sb3_cora.common.rollout_vec_env import check_finite
 from sb3_cora.credit import SOLVERS
 from tests.algorithms import ALGORITHMS, assert_same_weights, assert_trained, make_tiny, weights
 from tests.joint_games import Faulty, MaskedTeam, NoisyTeam

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_cora import CORAPPO, MAPPO
-from sb3_cora.common.distributions import autoregressive_noise
+from sb3_cora.common.noise import autoregressive_noise
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS, make_tiny

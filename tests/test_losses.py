@@ -11,10 +11,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_cora import CORAPPO, HAPPO, IPPO, MAPPO, OptimisticMAPPO
-from sb3_cora.common.critics import ReturnNormalizer
 from sb3_cora.common.losses import clipped_surrogate, regression_errors, value_errors
 from sb3_cora.common.networks import StackedLayerNorm, StackedLinear, StackParameters, clip_grad_norm_of_members_
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.return_normalizer import ReturnNormalizer
 from sb3_cora.common.rollout import Rollout
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, actor_weights, assert_same_weights, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam

@@ -268,6 +268,16 @@ def test_readme_names_what_exists() -> None:
         assert (ROOT / name).exists(), name
 
 
+def test_the_instructions_name_files_that_exist() -> None:
+    table = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where a line belongs")[2].partition("\n## ")[0]
+    )
+    named = re.findall(r"`([a-z_0-9/]+(?:\.py|/))`", table)
+    assert len(named) > 20
+    for name in named:
+        assert any((folder / name).exists() for folder in (ROOT, PACKAGE, PACKAGE / "envs")), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

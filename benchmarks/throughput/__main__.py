@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO, NamedTuple
 
-from benchmarks.throughput.contestants.work import Work
+from benchmarks.throughput.workload import Work
 from benchmarks.tools import tables
 from benchmarks.tools.tables import RESULTS
 from benchmarks.tools.timing import compete, use_one_core

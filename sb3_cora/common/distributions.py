@@ -11,18 +11,6 @@ MASKED_LOGIT = -1e8
 ABSENT_LOGIT = 2 * MASKED_LOGIT
 
 
-def autoregressive_noise(previous: th.Tensor, correlation: float) -> th.Tensor:
-    """
-    Noise that is correlated in time: the next element of a series of standard normal numbers, a first-order autoregressive
-    process (an Ornstein-Uhlenbeck process in discrete time).
-
-    :param previous: The previous element of the series, of any shape, standard normal.
-    :param correlation: Correlation of successive elements, in [0, 1).
-    :return: The next element, of the same shape, standard normal.
-    """
-    return correlation * previous + (1.0 - correlation**2) ** 0.5 * th.randn_like(previous)
-
-
 class JointDistribution(ABC):
     """
     The agents' independent action distributions, ``batch x n_agents`` of them.

@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_cora.common.arguments import FullSignature, full_docstring
+from sb3_cora.common.bootstrapping_vec_env import BootstrappingVecEnv, check_finite
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
 from sb3_cora.common.env_util import as_joint_vec_env
 from sb3_cora.common.joint_env import JointSpaces
@@ -23,7 +24,6 @@ from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_cred
 from sb3_cora.common.networks import ALL_AGENTS, clip_grad_norm_of_members_
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.common.rollout import PolicySamples, Rollout, shuffled_minibatches, take
-from sb3_cora.common.rollout_vec_env import RolloutVecEnv, check_finite
 from sb3_cora.common.type_aliases import JointEnvLike
 
 SelfCooperativeAlgorithm = TypeVar("SelfCooperativeAlgorithm", bound="CooperativeOnPolicyAlgorithm")
@@ -451,14 +451,14 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         check_finite("observation", self._last_obs)
-        self._rollout_env = self._rollout_vec_env(env)
+        self._rollout_env = self._bootstrapping_vec_env(env)
         try:
             return super().collect_rollouts(self._rollout_env, callback, rollout_buffer, n_rollout_steps)
         finally:
             self._rollout_env.restore_infos()
 
-    def _rollout_vec_env(self, env: VecEnv) -> RolloutVecEnv:
-        return RolloutVecEnv(env, self.policy, self.keeps_modes)
+    def _bootstrapping_vec_env(self, env: VecEnv) -> BootstrappingVecEnv:
+        return BootstrappingVecEnv(env, self.policy, self.keeps_modes)
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)

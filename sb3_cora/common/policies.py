@@ -20,10 +20,10 @@ from sb3_cora.common.distributions import (
     JointDiagGaussian,
     JointDistribution,
     JointStateDependentGaussian,
-    autoregressive_noise,
 )
 from sb3_cora.common.joint_env import JointSpaces, check_joint_observation
 from sb3_cora.common.networks import ALL_AGENTS, AgentNetwork, SeparateAgentNetworks, StackParameters, init_orthogonal
+from sb3_cora.common.noise import autoregressive_noise
 from sb3_cora.common.rollout import JointObservation
 
 

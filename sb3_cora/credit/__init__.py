@@ -10,10 +10,10 @@ from sb3_cora.credit.coalitions import (
 )
 from sb3_cora.credit.concepts import CONCEPTS, EFFICIENT_CONCEPTS, Concept, Division
 from sb3_cora.credit.concepts.core import core, core_l1, least_core
-from sb3_cora.credit.concepts.extremes import difference, singleton
+from sb3_cora.credit.concepts.marginal_contributions import difference, singleton
 from sb3_cora.credit.concepts.nucleolus import nucleolus
 from sb3_cora.credit.concepts.semivalues import banzhaf, shapley
-from sb3_cora.credit.concepts.shares import equal, shared
+from sb3_cora.credit.concepts.uniform import equal, shared
 from sb3_cora.credit.games import FactoredQFunction, coalition_values
 from sb3_cora.credit.sampling import (
     SAMPLINGS,

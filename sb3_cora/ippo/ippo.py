@@ -5,9 +5,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_cora.common.bootstrapping_vec_env import AgentRewardsVecEnv, BootstrappingVecEnv
 from sb3_cora.common.buffers import AgentDictRolloutBuffer, AgentRolloutBuffer
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from sb3_cora.common.rollout_vec_env import AgentRewardsVecEnv, RolloutVecEnv
 from sb3_cora.ippo.policies import MlpPolicy, MultiInputPolicy
 
 
@@ -32,7 +32,7 @@ class IPPO(CooperativeOnPolicyAlgorithm):
     def _default_rollout_buffer_class(self) -> type[AgentRolloutBuffer]:
         return AgentDictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else AgentRolloutBuffer
 
-    def _rollout_vec_env(self, env: VecEnv) -> RolloutVecEnv:
+    def _bootstrapping_vec_env(self, env: VecEnv) -> BootstrappingVecEnv:
         return AgentRewardsVecEnv(env, self.policy, self.keeps_modes)
 
     def _normalize_credits(self, credits: th.Tensor, agent_mask: th.Tensor | None) -> th.Tensor:

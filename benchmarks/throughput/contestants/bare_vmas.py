@@ -5,8 +5,8 @@ import sys
 import torch as th
 import vmas
 
-from benchmarks.throughput.contestants.turns import Turns
-from benchmarks.throughput.contestants.work import Work
+from benchmarks.throughput.turns import Turns
+from benchmarks.throughput.workload import Work
 
 
 def run(work: Work) -> None:

@@ -9,8 +9,8 @@ from benchmarl.environments import VmasTask  # type: ignore[import-not-found]
 from benchmarl.experiment import Callback, Experiment, ExperimentConfig  # type: ignore[import-not-found]
 from benchmarl.models.mlp import MlpConfig  # type: ignore[import-not-found]
 
-from benchmarks.throughput.contestants.turns import Turns
-from benchmarks.throughput.contestants.work import Work
+from benchmarks.throughput.turns import Turns
+from benchmarks.throughput.workload import Work
 
 
 class TakeTurns(Callback):

@@ -6,8 +6,8 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 import sb3_cora
-from benchmarks.throughput.contestants.turns import Turns
-from benchmarks.throughput.contestants.work import Work
+from benchmarks.throughput.turns import Turns
+from benchmarks.throughput.workload import Work
 from benchmarks.tools.timing import Stopwatch, timed
 from sb3_cora.common.env_util import make_joint_vec_env
 

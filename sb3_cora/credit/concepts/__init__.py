@@ -1,4 +1,4 @@
-from sb3_cora.credit.concepts import core, extremes, nucleolus, semivalues, shares
+from sb3_cora.credit.concepts import core, marginal_contributions, nucleolus, semivalues, uniform
 from sb3_cora.credit.concepts.base import Concept, Division
 
 CONCEPTS: dict[str, Concept] = {
@@ -8,10 +8,10 @@ CONCEPTS: dict[str, Concept] = {
     "nucleolus": Concept(nucleolus.nucleolus, efficient=True, complements=True),
     "shapley": Concept(semivalues.shapley, efficient=True, estimates=True, sampling="permutations", max_agents_exact=10),
     "banzhaf": Concept(semivalues.banzhaf, efficient=False, estimates=True, max_agents_exact=10),
-    "difference": Concept(extremes.difference, efficient=False, extremes=True),
-    "singleton": Concept(extremes.singleton, efficient=False, extremes=True),
-    "equal": Concept(shares.equal, efficient=True),
-    "shared": Concept(shares.shared, efficient=False),
+    "difference": Concept(marginal_contributions.difference, efficient=False, extremes=True),
+    "singleton": Concept(marginal_contributions.singleton, efficient=False, extremes=True),
+    "equal": Concept(uniform.equal, efficient=True),
+    "shared": Concept(uniform.shared, efficient=False),
 }
 """Solution concepts by name. To add one, from any package, add an entry."""
 

@@ -1,4 +1,4 @@
-"""Credits computed from the smallest or the largest coalitions alone."""
+"""What an agent adds as the first of all, and as the last."""
 
 import torch as th
 

@@ -1,4 +1,4 @@
-"""Wrappers of the training environment while a rollout is collected."""
+"""What is done between environment and buffer while a rollout is collected: checks, and values where a time limit cut."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: 
                 )
 
 
-class RolloutVecEnv(VecEnvWrapper):
+class BootstrappingVecEnv(VecEnvWrapper):
     """
     Refuses non-finite observations and rewards, and keeps what ``collect_rollouts`` of Stable-Baselines3 does not pass on.
 
@@ -111,7 +111,7 @@ class RolloutVecEnv(VecEnvWrapper):
             self.infos[index] = info
 
 
-class AgentRewardsVecEnv(RolloutVecEnv):
+class AgentRewardsVecEnv(BootstrappingVecEnv):
     """
     Returns the agents' own rewards, ``info["agent_rewards"]``, instead of the team's. If the environment has none, every agent
     gets the team's.

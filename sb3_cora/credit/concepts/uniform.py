@@ -1,4 +1,4 @@
-"""Credits that do not depend on the values of coalitions."""
+"""The same credit for every agent, whatever coalitions are worth."""
 
 import torch as th
 
