@@ -118,7 +118,7 @@ def table_line(results: Sequence[Result], is_normalized: bool) -> str:
 
 def plot(runs: Sequence[Sequence[Row]], label: str, is_normalized: bool, axes: Axes) -> None:
     """
-    Plot the interquartile mean of the runs' learning curves and, shaded, everything between the worst and the best run.
+    Plot the interquartile mean of the runs' learning curves and, shaded, the middle half of the runs.
 
     :param runs: The rows of each run of one variant
     :param label: What the legend calls them
@@ -131,8 +131,7 @@ def plot(runs: Sequence[Sequence[Row]], label: str, is_normalized: bool, axes: A
         return
     means = np.array([[curve[step] for step in timesteps] for curve in curves])
     (line,) = axes.plot(timesteps, interquartile_means(means), label=textwrap.fill(f"{label}, runs: {len(runs)}", 60))
-    axes.fill_between(timesteps, means.min(axis=0), means.max(axis=0), color=line.get_color(), alpha=0.15)
-    axes.plot(timesteps, means.T, color=line.get_color(), alpha=0.4, linewidth=0.5)
+    axes.fill_between(timesteps, *np.percentile(means, (25, 75), axis=0), color=line.get_color(), alpha=0.15, linewidth=0)
 
 
 def report(rows: Iterable[Row], picture: Path) -> None:
