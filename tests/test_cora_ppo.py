@@ -188,7 +188,7 @@ def test_unconverged_samples_do_not_end_a_training(monkeypatch: pytest.MonkeyPat
             super().__init__(max_pivots=1)
 
     monkeypatch.setitem(SOLVERS, "active_set", Impatient)
-    with pytest.warns(UserWarning, match="credit programs did not converge.*Training goes on"):
+    with pytest.warns(UserWarning, match="credit programs did not converge.*Training continues"):
         model = train()
     assert 0 < model.logger.name_to_value["credit/unconverged"] <= 1 and np.isfinite(model.credits).all()
 
