@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_cora import CORAPPO, IPPO, MAPPO
+from sb3_cora import CORAPPO, IPPO
 from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, assert_trained, make_tiny, weights
@@ -31,7 +31,7 @@ NOTHING_TO_LEARN = {"vmas/pollock"}
 SAMPLE_IDS = {env_id for env_id in registered_ids() if "/" not in env_id}
 SAMPLE_IDS |= {"vmas/balance", "mpe2/simple_speaker_listener", "mujoco/HalfCheetah-2x3"}
 # Between them they use all that an environment hands out: state, masks, the team's reward and the agents' own
-ON_ALL_IDS = (CORAPPO, IPPO, MAPPO)
+ON_ALL_IDS = (CORAPPO, IPPO)
 
 
 def with_marks(env_id: str, *arguments: Any) -> Any:
