@@ -29,6 +29,14 @@ def environment_of_a_process(changes: Mapping[str, str | None]) -> dict[str, str
     return {name: value for name, value in environment.items() if value is not None}
 
 
+def packages_of(folder: Path) -> dict[str, str]:
+    """
+    :param folder: Folder with packages of the user's own
+    :return: The environment variable with which Python finds them, and this checkout
+    """
+    return {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+
+
 def run_python(
     *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str | None] | None = None, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
@@ -138,7 +146,7 @@ def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output
         with (output / name).open("w") as file:
             os.dup2(file.fileno(), descriptor)
     os.chdir(folder)
-    os.environ["PYTHONPATH"] = os.pathsep.join((str(folder), str(ROOT)))
+    os.environ.update(packages_of(folder))
     sys.path.insert(0, str(folder))
     sys.argv = [str(script), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
@@ -157,8 +165,7 @@ def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> s
     """
     path = ROOT / "zoo" / script
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        packages = {"PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
-        return run_python(path, *arguments, cwd=folder, environment=packages, check=check)
+        return run_python(path, *arguments, cwd=folder, environment=packages_of(folder), check=check)
     with TemporaryDirectory() as output:
         process = zoo_context().Process(target=become_script, args=(path, arguments, folder, Path(output)))
         process.start()

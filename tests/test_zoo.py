@@ -23,7 +23,7 @@ from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.callbacks import save_whole
 from tests import algorithms
-from tests.processes import ROOT, interrupt_python, run_python, run_zoo, start_python
+from tests.processes import ROOT, interrupt_python, packages_of, run_python, run_zoo, start_python
 
 # By the names of their folders, which are those of the command line
 ALGORITHMS = {algorithm.__module__.split(".")[1]: algorithm for algorithm in algorithms.ALGORITHMS}
@@ -51,11 +51,6 @@ SHORT = ("--env-kwargs", "max_steps:20", "--eval-episodes", "8", "--n-eval-envs"
 
 # One worker runs them all, so that the training they share is run once
 pytestmark = pytest.mark.xdist_group("zoo")
-
-
-def environment(folder: Path) -> dict[str, str]:
-    # Packages of the user's own stand in the folder
-    return {"PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
 
 
 @pytest.fixture(scope="module")
@@ -428,7 +423,7 @@ def test_new_algorithm_follows_the_instructions(tmp_path: Path, monkeypatch: pyt
     (command,) = re.findall(r"^```bash\npython (.*)\n```", section, flags=re.MULTILINE)
 
     def run(arguments: str) -> str:
-        return run_python(*shlex.split(arguments), cwd=tmp_path, environment=environment(tmp_path)).stdout
+        return run_python(*shlex.split(arguments), cwd=tmp_path, environment=packages_of(tmp_path)).stdout
 
     # One rollout
     run(f"{command} -n 128 --eval-freq -1 --final-eval-episodes -1")
@@ -559,7 +554,7 @@ NORMALIZED = "normalize:dict(norm_obs=True,norm_reward=False)"
 
 
 def run_session(commands: list[tuple[str, ...]], folder: Path) -> list[str]:
-    run_python("-c", SESSION, json.dumps(commands), cwd=folder, environment=environment(folder))
+    run_python("-c", SESSION, json.dumps(commands), cwd=folder, environment=packages_of(folder))
     return [(folder / f"output_{index}.txt").read_text() for index in range(len(commands))]
 
 
@@ -569,7 +564,7 @@ def start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
             *(ROOT / "zoo" / "train.py", *arguments),
             cwd=folder,
             stdout=output,
-            environment=environment(folder),
+            environment=packages_of(folder),
             start_new_session=True,
         )
 

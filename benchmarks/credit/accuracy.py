@@ -232,7 +232,8 @@ def main() -> None:
         of_size = list(group)
         tables.show(of_size, FORMATS, note=lambda row: "  MISSES TARGET" if row.misses_target() else "")
         table += of_size
-    tables.write(table, args.output, FORMATS)
+        # Each time, so that whatever stops the benchmark leaves what it has measured
+        tables.write(table, args.output, FORMATS)
     missed = [row for row in table if row.misses_target()]
     print(
         f"{sum(row.n_games for row in table)} programs solved, {sum(row.n_references for row in table)} of them compared to "
