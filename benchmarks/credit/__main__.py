@@ -26,8 +26,8 @@ import torch as th
 from matplotlib.figure import Figure
 
 from benchmarks.credit import accuracy, samples, scaling, speed
-from benchmarks.tools import tables
-from benchmarks.tools.tables import RESULTS
+from sb3_cora.zoo import tables
+from benchmarks.tools.folders import RESULTS
 from benchmarks.tools.timing import use_one_core
 
 

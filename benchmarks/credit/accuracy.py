@@ -28,8 +28,8 @@ from matplotlib.axes import Axes
 from scipy import sparse
 
 from benchmarks.credit.games import GAMES
-from benchmarks.tools import tables
-from benchmarks.tools.tables import RESULTS
+from sb3_cora.zoo import tables
+from benchmarks.tools.folders import RESULTS
 from sb3_cora.credit import all_coalitions, allocate, sample_coalitions
 
 TARGET = 1e-9

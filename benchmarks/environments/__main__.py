@@ -29,8 +29,8 @@ from gymnasium_robotics import mamujoco_v1
 from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_cora.envs  # noqa: F401  registers the environments
-from benchmarks.tools import tables
-from benchmarks.tools.tables import RESULTS
+from sb3_cora.zoo import tables
+from benchmarks.tools.folders import RESULTS
 from benchmarks.tools.timing import compete, use_one_core
 from sb3_cora.envs.batched_game import GameVecEnv
 from sb3_cora.envs.registration import GAMES

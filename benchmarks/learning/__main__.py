@@ -43,7 +43,7 @@ from gymnasium.envs.registration import load_env_creator
 from benchmarks.learning.report import report
 from benchmarks.learning.runs import ROOT, Run, joined, read, settings_digest, single_settings, variant
 from benchmarks.learning.sweep import Sweep
-from benchmarks.tools.tables import RESULTS
+from benchmarks.tools.folders import RESULTS
 
 
 def draws_a_game(env: str) -> bool:

@@ -20,9 +20,9 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from benchmarks.tools import tables
-from benchmarks.tools.statistics import mean_and_interval
-from benchmarks.tools.tables import RESULTS
+from sb3_cora.zoo import tables
+from sb3_cora.zoo.statistics import mean_and_interval
+from benchmarks.tools.folders import RESULTS
 from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 

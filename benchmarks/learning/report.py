@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.learning.runs import Row, Run, joined
-from benchmarks.tools.statistics import interquartile_means, mean_and_interval
+from sb3_cora.zoo.statistics import interquartile_means, mean_and_interval
 
 # Parts of the training at whose end the report looks at the Q-critics
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)

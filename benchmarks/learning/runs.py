@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import yaml
 
-from benchmarks.tools import tables
+from sb3_cora.zoo import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 

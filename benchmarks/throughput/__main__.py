@@ -33,8 +33,8 @@ from statistics import median
 from typing import IO, NamedTuple
 
 from benchmarks.throughput.workload import Work
-from benchmarks.tools import tables
-from benchmarks.tools.tables import RESULTS
+from sb3_cora.zoo import tables
+from benchmarks.tools.folders import RESULTS
 from benchmarks.tools.timing import compete, use_one_core
 from sb3_cora.envs.registration import VMAS_TASKS
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-"""Folder of all CSV files and pictures, unless the command line names another."""
-
 Row = TypeVar("Row", bound=NamedTuple)
 Formats = Mapping[str, str]
 """How the floats of a field are written, by the field's name."""
