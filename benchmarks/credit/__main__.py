@@ -26,9 +26,9 @@ import torch as th
 from matplotlib.figure import Figure
 
 from benchmarks.credit import accuracy, samples, scaling, speed
-from sb3_cora.zoo import tables
 from benchmarks.tools.folders import RESULTS
 from benchmarks.tools.timing import use_one_core
+from sb3_cora.zoo import tables
 
 
 class Part(NamedTuple):

@@ -28,9 +28,9 @@ from matplotlib.axes import Axes
 from scipy import sparse
 
 from benchmarks.credit.games import GAMES
-from sb3_cora.zoo import tables
 from benchmarks.tools.folders import RESULTS
 from sb3_cora.credit import all_coalitions, allocate, sample_coalitions
+from sb3_cora.zoo import tables
 
 TARGET = 1e-9
 N_GAMES = 20_000

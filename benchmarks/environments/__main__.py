@@ -29,12 +29,12 @@ from gymnasium_robotics import mamujoco_v1
 from stable_baselines3.common.vec_env import VecEnv
 
 import sb3_cora.envs  # noqa: F401  registers the environments
-from sb3_cora.zoo import tables
 from benchmarks.tools.folders import RESULTS
 from benchmarks.tools.timing import compete, use_one_core
 from sb3_cora.envs.batched_game import GameVecEnv
 from sb3_cora.envs.registration import GAMES
 from sb3_cora.envs.vmas import VmasVecEnv
+from sb3_cora.zoo import tables
 
 N_ROUNDS = 7
 PAPER_ROBOTS = (("HalfCheetah", "2x3"), ("HalfCheetah", "6x1"), ("Ant", "4x2"), ("Walker2d", "2x3"), ("Hopper", "3x1"))

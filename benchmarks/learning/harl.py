@@ -20,11 +20,11 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_cora.zoo import tables
-from sb3_cora.zoo.statistics import mean_and_interval
 from benchmarks.tools.folders import RESULTS
 from sb3_cora import HAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.zoo import tables
+from sb3_cora.zoo.statistics import mean_and_interval
 
 ENV_ID = "mujoco/HalfCheetah-2x3"
 N_ENVS, N_EVAL_ENVS, N_EVAL_EPISODES, EVAL_INTERVAL = 20, 20, 40, 100_000

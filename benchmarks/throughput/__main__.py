@@ -33,10 +33,10 @@ from statistics import median
 from typing import IO, NamedTuple
 
 from benchmarks.throughput.workload import Work
-from sb3_cora.zoo import tables
 from benchmarks.tools.folders import RESULTS
 from benchmarks.tools.timing import compete, use_one_core
 from sb3_cora.envs.registration import VMAS_TASKS
+from sb3_cora.zoo import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTESTANTS = "benchmarks.throughput.contestants"
