@@ -1,0 +1,59 @@
+"""What a table lacks, and how long it will take."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+from sb3_cora.zoo import results
+from sb3_cora.zoo.benchmark.suites import Task
+from sb3_cora.zoo.results import Row
+
+
+def complete(rows: Iterable[Row]) -> list[Row]:
+    """
+    :param rows: Of a table.
+    :return: Those of runs that have finished: the last row of a run is its ``"final"`` one.
+    """
+    rows = list(rows)
+    finished = {row.run for row in rows if row.kind == "final"}
+    return [row for row in rows if row.run in finished and row.kind != "failed"]
+
+
+def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
+    """
+    Put a table in order: its rows in the order of the suite, after those of runs that the suite no longer has, without what a
+    killed benchmark left of a run, and without failures of runs that have finished since.
+
+    :param path: The table, or none.
+    :param tasks: The runs of the suite.
+    :return: Its rows.
+    """
+    rows = results.read(path)
+    finished = complete(rows)
+    failures = {row.run: row for row in rows if row.kind == "failed"}
+    order = {task.run: number for number, task in enumerate(tasks)}
+    done = {row.run for row in finished}
+    kept = finished + [row for run, row in failures.items() if run in order and run not in done]
+    kept.sort(key=lambda row: order.get(row.run, -1))
+    if kept != rows:
+        # In one piece, so that the table is whole at any time.
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        results.append(kept, unfinished)
+        os.replace(unfinished, path)
+    return kept
+
+
+def expected_seconds(task: Task, rows: Iterable[Row]) -> float | None:
+    """
+    :param task: A run.
+    :param rows: Of runs that have finished.
+    :return: How long it will take: the median of what runs of its configuration took, or else of those in its environment,
+        for as many timesteps; None if there are none.
+    """
+    finals = [row for row in rows if row.kind == "final" and row.env == task.run.env]
+    alike = [row for row in finals if row.config == task.run.config] or finals
+    if not alike:
+        return None
+    return median(row.wall_seconds / row.timesteps for row in alike) * task.n_timesteps

@@ -1,0 +1,209 @@
+"""One run of a benchmark: training and evaluation, in this process."""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+import zipfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import yaml
+
+import sb3_cora
+from sb3_cora.envs.batched_game import GameEnv
+from sb3_cora.zoo.benchmark.suites import Task
+from sb3_cora.zoo.enjoy import main as enjoy_main
+from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.train import main as train_main
+
+SCRIPTS = Path(sb3_cora.__file__).parent / "zoo"
+# Of the closing evaluations: the best model was chosen on the episodes of the training's own seed.
+EVALUATION_SEED = 1_000_000
+# How often a run is started that neither finishes nor fails, because its process or machine ends.
+N_ATTEMPTS = 5
+# File in the folder of a run for all that it prints.
+LOG = "run.log"
+
+
+@cache
+def code_version() -> str:
+    """
+    :return: The commit of the clone that this package is in, with a ``+`` if the package has changes since; otherwise the
+        version of the package.
+    """
+    package = Path(sb3_cora.__file__).parent
+    if not (package.parent / ".git").exists() or shutil.which("git") is None:
+        return sb3_cora.__version__
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short=10", "HEAD")
+    return f"{commit}+" if git("status", "--porcelain", "--", ".", "../hyperparams") else commit
+
+
+def run_folder(task: Task, log_folder: Path) -> Path:
+    """
+    :param task: A run.
+    :param log_folder: Folder of all runs.
+    :return: Folder of this one. Concurrent trainings in one folder could give themselves the same number.
+    """
+    run = task.run
+    game = "" if run.game_seed is None else f"_game{run.game_seed}"
+    name = re.sub(r"[^\w.=-]+", "-", f"{run.algo}_{run.env}") + f"{game}_seed{run.seed}_{run.config}"
+    return log_folder / run.suite / name
+
+
+def execute(task: Task, log_folder: Path, commit: str) -> list[Row]:
+    """
+    Train a model and evaluate it.
+
+    :param task: The run.
+    :param log_folder: Folder of all runs.
+    :param commit: Version of the code.
+    :return: The rows of the run, or a single one of the kind ``"failed"`` if it raised an error.
+    """
+    folder = run_folder(task, log_folder)
+    # Of a run that did not come to its end.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    start = time.perf_counter()
+    with redirected_output(folder / LOG):
+        try:
+            train(task, folder)
+            return evaluate(task, folder, commit, time.perf_counter() - start)
+        # SystemExit is how a command line refuses.
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            return [failed(task, commit, f"{type(error).__name__}: {error}", time.perf_counter() - start)]
+
+
+@contextlib.contextmanager
+def redirected_output(path: Path) -> Iterator[None]:
+    """
+    Write all that this process prints to a file.
+
+    :param path: The file.
+    """
+    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    with path.open("w", encoding="utf-8") as log:
+        # The descriptors, so that what libraries written in C print goes there too.
+        for descriptor in kept:
+            os.dup2(log.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, copy in kept.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)
+
+
+def failed(task: Task, commit: str, message: str, wall_seconds: float) -> Row:
+    """
+    :param task: A run.
+    :param commit: Version of the code.
+    :param message: Why it failed.
+    :param wall_seconds: After how long.
+    :return: Its only row.
+    """
+    seconds = round(wall_seconds, 4)
+    # A line of a table, so no line breaks; all of it is in the run's log.
+    line = " ".join(message.split())[:500]
+    return Row(*task.run, commit, "failed", 0, seconds, None, None, None, None, None, None, line)
+
+
+def train(task: Task, folder: Path) -> None:
+    """
+    Train as ``zoo/train.py`` does.
+
+    :param task: The run.
+    :param folder: Its folder.
+    """
+    # A file instead of flags, in which every value would be text to be read.
+    config = folder / "hyperparams.yml"
+    config.write_text(yaml.safe_dump({task.env: task.hyperparams}, sort_keys=False), encoding="utf-8")
+    evaluations = task.evaluations
+    flags: dict[str, Any] = {
+        **{"--algo": task.algo, "--env": task.env, "--seed": task.run.seed, "--conf-file": config, "-f": folder},
+        **{"--eval-freq": evaluations.eval_freq or 0, "--eval-episodes": evaluations.eval_episodes},
+        **{"--final-eval-episodes": -1, "--save-freq": -1},
+    }
+    sys.argv = [
+        str(SCRIPTS / "train.py"),
+        *(str(part) for flag in flags.items() for part in flag),
+    ]
+    # What rl_zoo3 keeps as the command of the run.
+    sys.orig_argv = [sys.executable, *sys.argv]
+    train_main()
+
+
+def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list[Row]:
+    """
+    Evaluate a trained model, and the best of its training, as ``zoo/enjoy.py`` does.
+
+    :param task: The run.
+    :param folder: Its folder.
+    :param commit: Version of the code.
+    :param wall_seconds: Duration of the training.
+    :return: The rows of the run.
+    :raises RuntimeError: If the training was ended early.
+    """
+    (saved,) = (path for path in (folder / task.algo).iterdir() if path.is_dir())
+    # A name of rl_zoo3's, which replaces what does not suit a file name.
+    name = saved.name.rpartition("_")[0]
+    env = gym.make(task.env, disable_env_checker=True, **task.hyperparams["env_kwargs"]).unwrapped
+    optimum = getattr(env, "optimal_return", None)
+    # Episodes of a game under the most likely actions are all the same.
+    n_episodes = 1 if isinstance(env, GameEnv) else task.evaluations.final_eval_episodes
+    env.close()
+
+    def row(kind: str, timesteps: int, returns: np.ndarray, explained: float | None = None) -> Row:
+        figures = (wall_seconds, returns.mean(), returns.std(), returns.min(), returns.max(), optimum, explained)
+        rounded = (None if figure is None else round(float(figure), 4) for figure in figures)
+        return Row._make((*task.run, commit, kind, timesteps, *rounded, ""))
+
+    rows = []
+    if (saved / "evaluations.npz").is_file():
+        with np.load(saved / "evaluations.npz") as data:
+            timesteps, results = data["timesteps"].tolist(), data["results"]
+        explained = explained_variances(saved / "progress.csv", timesteps)
+        rows += [row("curve", *evaluation) for evaluation in zip(timesteps, results, explained, strict=True)]
+    for kind, path in {"best": saved / "best_model.zip", "final": saved / f"{name}.zip"}.items():
+        if not path.is_file():
+            continue  # without evaluations during the training there is no best model
+        with zipfile.ZipFile(path) as archive:
+            done = json.loads(archive.read("data"))["num_timesteps"]
+        if kind == "final" and done < task.n_timesteps:
+            raise RuntimeError(f"The training was ended after {done} of {task.n_timesteps} timesteps.")
+        flags = ["--algo", task.algo, "--env", task.env, "-f", str(folder), "--seed", str(EVALUATION_SEED), "--verbose", "0"]
+        flags += ["--eval-episodes", str(n_episodes), "--n-envs", str(n_episodes)]
+        flags += ["--load-best"] if kind == "best" else []
+        sys.argv = [str(SCRIPTS / "enjoy.py"), *flags]
+        rows.append(row(kind, done, enjoy_main().returns))
+    return rows
+
+
+def explained_variances(progress: Path, timesteps: Iterable[int]) -> list[float | None]:
+    """
+    :param progress: Log of a training, as Stable-Baselines3 writes it.
+    :param timesteps: Of evaluations.
+    :return: For each the Q-critics' explained variance in the last update before it, None if there was none.
+    """
+    name = "train/q_explained_variance"
+    with progress.open(newline="", encoding="utf-8") as file:
+        # What an update has recorded is written with the next evaluation or rollout, so before or with the one asked for.
+        logged = [(int(line["time/total_timesteps"]), float(line[name])) for line in csv.DictReader(file) if line.get(name)]
+    return [[None, *(value for logged_at, value in logged if logged_at <= step)][-1] for step in timesteps]
