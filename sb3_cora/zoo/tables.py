@@ -65,13 +65,24 @@ def append(columns: Sequence[str], lines: Iterable[Iterable[object]], path: Path
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if not path.is_file():
+    whole = _whole_lines(path) if path.is_file() else b""
+    if not whole:
         writer.writerow(columns)
     writer.writerows(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In one piece, so that whatever stops the benchmark leaves no part of the lines behind
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(text.getvalue())
+    # In one piece, so that it takes a kill within this very call to leave a part of a line behind
+    with path.open("ab") as file:
+        file.truncate(len(whole))
+        file.write(text.getvalue().encode())
+
+
+def _whole_lines(path: Path) -> bytes:
+    """
+    :param path: A CSV file
+    :return: Its content, without the last line if that has no end, because the process that wrote it was killed
+    """
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _value(text: str, kind: Any) -> Any:
@@ -96,11 +107,10 @@ def read_lines(kinds: Mapping[str, Any], path: Path) -> list[list[Any]]:
     """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
-        if (found := lines.fieldnames) != (expected := list(kinds)):
-            raise ValueError(f"{path} has the columns {found}, expected {expected}: name another with --output.")
-        return [[_value(line[name], kind) for name, kind in kinds.items()] for line in lines]
+    lines = csv.DictReader(io.StringIO(_whole_lines(path).decode(), newline=""))
+    if (found := lines.fieldnames or []) != (expected := list(kinds)) and found:
+        raise ValueError(f"{path} has the columns {found}, expected {expected}: name another with --output.")
+    return [[_value(line[name], kind) for name, kind in kinds.items()] for line in lines]
 
 
 def read(row_type: type[Row], path: Path) -> list[Row]:

@@ -1,6 +1,6 @@
 """Runs on a Ray cluster."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from sb3_cora.zoo.benchmark.suites import Task
@@ -8,7 +8,7 @@ from sb3_cora.zoo.benchmark.training import N_ATTEMPTS, code_version, execute, f
 from sb3_cora.zoo.results import Row
 
 
-def run_on_ray(tasks: Sequence[Task], address: str, log_folder: Path) -> Iterator[list[Row]]:
+def run_on_ray(tasks: Sequence[Task], address: str, log_folder: Path) -> Generator[list[Row], None, None]:
     """
     Execute runs on a cluster whose nodes have this package, one core each. If a node dies, its runs start again elsewhere.
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -98,7 +98,7 @@ def start_context(envs: Iterable[str], n_workers: int) -> Any:
     return context
 
 
-def run_locally(tasks: Sequence[Task], n_workers: int, log_folder: Path) -> Iterator[list[Row]]:
+def run_locally(tasks: Sequence[Task], n_workers: int, log_folder: Path) -> Generator[list[Row], None, None]:
     """
     Execute runs in processes of this machine. When the iteration ends, early or not, so do they.
 
