@@ -65,10 +65,9 @@ def start(suite: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
     :return: A benchmark with two workers.
     """
     flags = ("--workers", "2", "--no-plots", "--output", str(folder / "table.csv"), "--log-folder", str(folder / "logs"))
+    command = (sys.executable, ROOT / "zoo" / "benchmark.py", suite, *flags)
     with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, ROOT / "zoo" / "benchmark.py", suite, *flags], stdout=file, stderr=subprocess.STDOUT
-        )
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
 
 def without_wall_times(table: Path) -> list[Row]:
@@ -85,16 +84,19 @@ def kill(process: subprocess.Popen[bytes], generator: random.Random, kills_worke
 
     :param process: The benchmark.
     :param generator: Of the time, and of the worker.
-    :param kills_worker: Whether to kill a worker, if there is one then.
+    :param kills_worker: Whether to kill a worker, the first that there is from then on.
     :param longest: Seconds that the time is at most.
     :return: What was killed, None if the benchmark had come to its end.
     """
     time.sleep(generator.uniform(0.0, longest))
+    workers: list[int] = []
+    while kills_worker and not workers and process.poll() is None:
+        # Those that train are children of the one that forks, and come after its imports.
+        workers = [worker for forks in children(process.pid) for worker in children(forks)]
+        time.sleep(0.05)
     if process.poll() is not None:
         return None
-    # The processes that train are children of the one that forks.
-    workers = list(itertools.chain.from_iterable(map(children, children(process.pid))))
-    if kills_worker and workers:
+    if workers:
         try:
             # A worker that has just finished has no process any more.
             os.kill(generator.choice(workers), signal.SIGKILL)
