@@ -1,9 +1,13 @@
 """What holds for every test."""
 
+import multiprocessing
 import os
 
 import hypothesis
+import pytest
 import torch as th
+
+from tests.processes import zoo_context
 
 # Networks and batches are small here: more threads would only wait for each other, and for the other test processes.
 if "OMP_NUM_THREADS" not in os.environ:
@@ -14,3 +18,13 @@ hypothesis.settings.register_profile(
     "everywhere", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("everywhere")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Start the process from which the zoo's commands are forked: a process that forks imports what it was told before it started,
+    and the first to start one could be Stable-Baselines3, for a ``SubprocVecEnv``.
+    """
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    if can_fork and any(hasattr(getattr(item, "module", None), "run_zoo") for item in items):
+        zoo_context()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
@@ -130,6 +131,7 @@ def zoo_context() -> Any:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "tests.processes", "torch._dynamo"])
+    forkserver.ensure_running()
     return context
 
 
