@@ -226,6 +226,7 @@ def plot_profiles(environments: Sequence[Environment], algos: Sequence[str], loo
     for algo, scores in strata.items():
         _plot_band(axes, thresholds, performance_profile(scores, thresholds), algo, looks[algo])
     axes.set(xlabel=f"{unit} $\\tau$", ylabel="share of runs above $\\tau$", ylim=(-0.02, 1.02))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     return sheet
 
@@ -280,10 +281,12 @@ def _errors(estimate: Estimate) -> np.ndarray:
 def _bounds(estimates: Iterable[Estimate]) -> tuple[float, float]:
     """
     :param estimates: Values with intervals, of bars that begin at 0.
-    :return: Lowest and highest number among them, and 0.
+    :return: Lowest and highest number of the axis.
     """
     numbers = [0.0, *(bound for estimate in estimates for bound in estimate)]
-    return min(numbers), max(numbers)
+    low, high = 1.02 * min(numbers), 1.02 * max(numbers)
+    # An axis needs some length, even if all returns are 0
+    return low, high if low < high else 1.0
 
 
 @styled()
@@ -317,13 +320,14 @@ def plot_ablation(
                 height=0.13,
                 error_kw={"elinewidth": 0.8},
             )
+            text = "difference"
             if algo != base:
                 change = difference(final_scores([environment], algo), base_scores)
-                text = f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]"
-                axes.annotate(text, (1.02, position), xycoords=("axes fraction", "data"), fontsize=7, va="center")
-            else:
-                axes.annotate("difference", (1.02, position), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+                # Without the sign of what is rounded to 0
+                value, low, high = (f"{round(number, 2) + 0.0:+.2f}" for number in change)
+                text = f"{value} [{low}, {high}]"
+            axes.annotate(text, (1.02, position), xycoords=("axes fraction", "data"), fontsize=7, va="center")
         axes.axvline(by_algo[base].final.value, color="0.4", linewidth=0.8, linestyle=":")
         axes.set(title=wrapped(environment.name), xlabel=f"final {environment.unit}, IQM")
-        axes.set_xlim(*(1.02 * bound for bound in _bounds([line.final for line in lines])))
+        axes.set_xlim(*_bounds([line.final for line in lines]))
     return sheet

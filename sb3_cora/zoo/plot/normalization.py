@@ -66,7 +66,7 @@ def normalized(runs: Sequence[TrainedRun], ranges: Mapping[str, Range]) -> list[
             group = [run._replace(low=ranges[name].low, high=ranges[name].high) for run in group]
         # A share of what is not positive would rank nothing
         elif all(run.optimum is not None and run.optimum > 0 for run in group):
-            unit, is_normalized = "share of the optimum", True
+            unit, is_normalized = "share of optimum", True
             # Each by its own, because games that are sampled differ in theirs
             group = [run._replace(high=run.optimum or run.high) for run in group]
         by_algo: dict[str, list[TrainedRun]] = {}

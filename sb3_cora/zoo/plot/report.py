@@ -27,7 +27,7 @@ def n_digits(is_normalized: bool) -> int:
     return 3 if is_normalized else 2
 
 
-def lines(environment: Environment, summaries: Sequence[Summary]) -> Iterator[str]:
+def environment_lines(environment: Environment, summaries: Sequence[Summary]) -> Iterator[str]:
     """
     :param environment: An environment.
     :param summaries: What the algorithms have come to on it.

@@ -114,17 +114,6 @@ def selected(runs: Iterable[TrainedRun], field: str, labels: Sequence[str] | Non
     return [run for label in dict.fromkeys(labels) for run in by_label[label]]
 
 
-def algorithms(environments: Sequence[Environment]) -> list[str]:
-    """
-    :param environments: What is compared.
-    :return: Labels of all algorithms, in the order of the plots.
-    """
-    labels = dict.fromkeys(algo for environment in environments for algo in environment.runs)
-    # The first environment alone may lack some
-    order = max(environments, key=lambda environment: len(environment.runs)).runs
-    return [*order, *(label for label in labels if label not in order)]
-
-
 def unequal_notes(environments: Sequence[Environment]) -> list[str]:
     """
     :param environments: What is compared.

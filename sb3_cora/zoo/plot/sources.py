@@ -1,7 +1,7 @@
 """Where runs are read from: tables of benchmarks, and folders of rl_zoo3's trainings."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ def read_tables(paths: Sequence[Path]) -> Source:
     """
     :param paths: Tables of benchmark runs (``sb3_cora/zoo/results.py``).
     :return: Their runs, except for those that have failed. If an algorithm of the same label has several configurations on an
-        environment, its suite stands behind its label, and where this is not enough, the digest of its configuration.
+        environment, its suite stands behind its label, or, if this does not tell them apart, the digest of its configuration.
     :raises ValueError: If there is no such table, or a run in it is not complete.
     """
     rows: dict[results.Run, list[results.Row]] = {}
@@ -54,18 +54,21 @@ def _labels(runs: Iterable[results.Run]) -> dict[results.Run, str]:
     :return: Label of the algorithm of each run, with which only runs of one configuration are grouped.
     """
     runs = list(runs)
+    configs: dict[tuple[str, str], set[str]] = {}
+    configs_of_suites: dict[tuple[str, str, str], set[str]] = {}
+    for run in runs:
+        configs.setdefault((run.algo, run.env), set()).add(run.config)
+        configs_of_suites.setdefault((run.algo, run.env, run.suite), set()).add(run.config)
+    several = {key for key, found in configs.items() if len(found) > 1}
+    # A suite stands behind the label on all environments, so that its runs are comparable across them
+    told_by_suite = {algo for algo, _ in several} - {algo for (algo, *_), found in configs_of_suites.items() if len(found) > 1}
 
-    def ambiguous(labels: Mapping[results.Run, str]) -> set[str]:
-        configs: dict[tuple[str, str], set[str]] = {}
-        for run, label in labels.items():
-            configs.setdefault((label, run.env), set()).add(run.config)
-        return {label for (label, _), found in configs.items() if len(found) > 1}
+    def label(run: results.Run) -> str:
+        if run.algo in told_by_suite:
+            return f"{run.algo} [{run.suite}]"
+        return f"{run.algo} [{run.config}]" if (run.algo, run.env) in several else run.algo
 
-    labels = {run: run.algo for run in runs}
-    for suffix in ("suite", "config"):
-        several = ambiguous(labels)
-        labels = {run: f"{label} [{getattr(run, suffix)}]" if label in several else label for run, label in labels.items()}
-    return labels
+    return {run: label(run) for run in runs}
 
 
 def _of_rows(run: results.Run, label: str, rows: Sequence[results.Row]) -> TrainedRun:
@@ -85,9 +88,10 @@ def _of_rows(run: results.Run, label: str, rows: Sequence[results.Row]) -> Train
             "double or not complete."
         )
     (final,) = finals
-    missing = [row.kind for row in (*curve, final) if row.mean_return is None]
-    if missing or final.mean_return is None:
-        raise ValueError(f"{run} has a row of the kind {missing[0]!r} without mean_return: remove the run, and repeat it.")
+    # Not left out silently: the runs that diverge are not a random part of them
+    strange = [row.mean_return for row in (*curve, final) if row.mean_return is None or not np.isfinite(row.mean_return)]
+    if strange or final.mean_return is None:
+        raise ValueError(f"{run} has the mean_return {strange[0]}, expected a finite number: remove the run, and repeat it.")
     return TrainedRun(
         algo=label,
         env=run.env,

@@ -105,7 +105,7 @@ class Sheet:
         self,
         n_panels: int,
         labels: Sequence[str] = (),
-        height: float = 1.9,
+        height: float = 2.0,
         n_columns: int = 3,
         is_wide: bool = False,
         share_y: bool = False,

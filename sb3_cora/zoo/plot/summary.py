@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_cora.zoo.plot.normalization import check_comparable
-from sb3_cora.zoo.plot.runs import Environment, TrainedRun, algorithms
+from sb3_cora.zoo.plot.runs import Environment, TrainedRun
 from sb3_cora.zoo.statistics import (
     Estimate,
     Statistic,
@@ -108,14 +108,15 @@ def _explained_variance(runs: Sequence[TrainedRun], fraction: float) -> float | 
     return float(np.median(known)) if known else None
 
 
-def comparable(environments: Sequence[Environment]) -> list[str]:
+def comparable(environments: Sequence[Environment], algos: Sequence[str]) -> list[str]:
     """
     :param environments: What is compared.
-    :return: Labels of the algorithms that have runs on all of them.
+    :param algos: Labels of all algorithms.
+    :return: Labels of those that have runs on all environments.
     :raises ValueError: If no statistic over all of them means anything, or no algorithm has runs on all of them.
     """
     check_comparable(environments)
-    everywhere = [algo for algo in algorithms(environments) if all(algo in environment.runs for environment in environments)]
+    everywhere = [algo for algo in algos if all(algo in environment.runs for environment in environments)]
     if not everywhere:
         raise ValueError(
             "There are no statistics across environments, because no algorithm has runs on all of "
