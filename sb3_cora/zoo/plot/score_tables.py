@@ -88,7 +88,9 @@ def markdown(tables: Sequence[Table]) -> str:
     parts = [f"{CAPTION}\n"]
     for table in tables:
         lines = [table.columns, ("---", *("---:" for _ in table.columns[1:])), *table.rows]
-        parts.append(f"## {table.title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+        # A bar would end the cell
+        rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+        parts.append(f"## {table.title}\n\n" + "".join(f"| {row} |\n" for row in rows))
     return "\n".join(parts)
 
 
