@@ -51,16 +51,15 @@ def _plot_band(axes: Axes, grid: np.ndarray, values: Band, label: str, look: Loo
     axes.fill_between(grid, values.low, values.high, color=look.color, alpha=0.12, linewidth=0)
 
 
-def _plot_interval(axes: Axes, position: float, estimate: Estimate, look: Look, label: str | None = None) -> None:
+def _plot_interval(axes: Axes, position: float, estimate: Estimate, look: Look) -> None:
     """
     :param axes: Where to draw.
     :param position: Vertical position.
     :param estimate: Point and interval.
     :param look: Their look.
-    :param label: Label of the point.
     """
     axes.plot([estimate.low, estimate.high], [position] * 2, color=look.color, linewidth=4, alpha=0.35, solid_capstyle="butt")
-    axes.plot(estimate.value, position, color=look.color, marker=look.marker, linestyle="", label=label)
+    axes.plot(estimate.value, position, color=look.color, marker=look.marker, linestyle="")
 
 
 def _list_algos(axes: Axes, algos: Sequence[str]) -> np.ndarray:

@@ -97,7 +97,6 @@ class Sheet:
     :param labels: Labels of the legend, empty for none.
     :param height: Height of a panel, in inches.
     :param n_columns: Number of panels side by side, at most.
-    :param is_wide: Whether a single panel fills the page instead of a column.
     :param share_y: Whether the panels have one vertical axis.
     """
 
@@ -107,12 +106,11 @@ class Sheet:
         labels: Sequence[str] = (),
         height: float = 2.0,
         n_columns: int = 3,
-        is_wide: bool = False,
         share_y: bool = False,
     ) -> None:
         n_columns = min(n_columns, n_panels)
         n_rows = -(-n_panels // n_columns)
-        width = COLUMN if n_panels == 1 and not is_wide else PAGE
+        width = COLUMN if n_panels == 1 else PAGE
         self.labels = {label: wrapped(label) for label in labels}
         longest = max((len(line) for text in self.labels.values() for line in text.splitlines()), default=0)
         self.n_legend_columns = max(1, int(width / (LEGEND_HANDLE + LEGEND_LETTER * longest)))
