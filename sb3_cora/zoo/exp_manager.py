@@ -23,7 +23,7 @@ from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
-from sb3_cora.zoo.plot import plot_learning_curve
+from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
 from sb3_cora.zoo.saved_run import saved_settings
 
 # Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.

@@ -1,4 +1,4 @@
-"""Plots of trainings."""
+"""The learning curve of one training."""
 
 from pathlib import Path
 
