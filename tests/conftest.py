@@ -22,7 +22,7 @@ hypothesis.settings.load_profile("everywhere")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Start the process from which the zoo's commands are forked: a process that forks imports what it was told before it started,
+    Start the process from which the zoo's commands are forked. It imports what it was told before it started,
     and the first to start one could be Stable-Baselines3, for a ``SubprocVecEnv``.
     """
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()

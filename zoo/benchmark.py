@@ -1,6 +1,6 @@
-"""In a clone, ``python zoo/benchmark.py`` is ``python -m sb3_cora.zoo.benchmark``, as in rl-baselines3-zoo."""
+"""In a clone, ``python zoo/benchmark.py`` is ``python -m sb3_cora.zoo.benchmark``."""
 
-from sb3_cora.zoo.benchmark.__main__ import main
+from sb3_cora.zoo.benchmark import main
 
 if __name__ == "__main__":
     main()

@@ -158,14 +158,6 @@ def estimate(statistic: Statistic, strata: Strata) -> Estimate:
     return Estimate(*(float(column[0]) for column in columns))
 
 
-def interquartile_means(scores: np.ndarray) -> np.ndarray:
-    """
-    :param scores: Of the runs, ``(n_runs, n_columns)``.
-    :return: Each column's mean without the lowest and the highest quarter of the runs, ``(n_columns,)``.
-    """
-    return weighted_interquartile_means([scores], even_weights([len(scores)]))[0]
-
-
 def mean_and_interval(scores: np.ndarray) -> Estimate:
     """
     :param scores: Of the runs, ``(n_runs,)``.

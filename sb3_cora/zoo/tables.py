@@ -98,25 +98,15 @@ def _value(text: str, kind: Any) -> Any:
     return text == "True" if kind is bool else kind(text)
 
 
-def read_lines(kinds: Mapping[str, Any], path: Path) -> list[list[Any]]:
-    """
-    :param kinds: Annotations of the fields, by column
-    :param path: A CSV file that ``append`` has written, or none
-    :return: The values of its lines, none where there is no such file
-    :raises ValueError: If it has other columns
-    """
-    if not path.is_file():
-        return []
-    lines = csv.DictReader(io.StringIO(_whole_lines(path).decode(), newline=""))
-    if (found := lines.fieldnames or []) != (expected := list(kinds)) and found:
-        raise ValueError(f"{path} has the columns {found}, expected {expected}: name another with --output.")
-    return [[_value(line[name], kind) for name, kind in kinds.items()] for line in lines]
-
-
 def read(row_type: type[Row], path: Path) -> list[Row]:
     """
     :param row_type: What the rows are
-    :param path: See ``read_lines``
-    :return: The rows of the file
+    :param path: A CSV file that ``append`` has written, or none
+    :return: The rows of the file, none where there is no such file
+    :raises ValueError: If it has other columns
     """
-    return [row_type._make(values) for values in read_lines(get_type_hints(row_type), path)]
+    kinds = get_type_hints(row_type)
+    lines = csv.DictReader(io.StringIO(_whole_lines(path).decode() if path.is_file() else "", newline=""))
+    if lines.fieldnames is not None and list(lines.fieldnames) != list(kinds):
+        raise ValueError(f"{path} has the columns {lines.fieldnames}, expected {list(kinds)}: name another file.")
+    return [row_type._make(_value(line[name], kind) for name, kind in kinds.items()) for line in lines]

@@ -45,15 +45,18 @@ def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
     return kept
 
 
-def expected_seconds(task: Task, rows: Iterable[Row]) -> float | None:
+def expected_seconds(tasks: Sequence[Task], rows: Iterable[Row]) -> list[float | None]:
     """
-    :param task: A run.
-    :param rows: Of runs that have finished.
-    :return: How long it will take: the median of what runs of its configuration took, or else of those in its environment,
+    :param tasks: Runs.
+    :param rows: Of a table.
+    :return: How long each will take: the median of what runs of its configuration took, or else of those in its environment,
         for as many timesteps; None if there are none.
     """
-    finals = [row for row in rows if row.kind == "final" and row.env == task.run.env]
-    alike = [row for row in finals if row.config == task.run.config] or finals
-    if not alike:
-        return None
-    return median(row.wall_seconds / row.timesteps for row in alike) * task.n_timesteps
+    paces: dict[str, list[float]] = {}
+    for row in rows:
+        if row.kind == "final":
+            for alike in (row.config, row.env):
+                paces.setdefault(alike, []).append(row.wall_seconds / row.timesteps)
+    medians = {alike: median(seconds) for alike, seconds in paces.items()}
+    known = (medians.get(task.run.config, medians.get(task.run.env)) for task in tasks)
+    return [None if pace is None else pace * task.n_timesteps for task, pace in zip(tasks, known, strict=True)]

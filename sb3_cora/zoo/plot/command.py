@@ -153,10 +153,14 @@ def write(outputs: Sequence[Output], folder: Path) -> list[Path]:
     return paths
 
 
-def main() -> None:
-    """Read runs, write figures and tables of them, and print their report."""
+def main(flags: Sequence[str] | None = None) -> None:
+    """
+    Read runs, write figures and tables of them, and print their report.
+
+    :param flags: Of the command line, those of this process by default.
+    """
     arguments = parser()
-    args = arguments.parse_args()
+    args = arguments.parse_args(flags)
     try:
         source = read(args.tables, args.folders)
         environments, algos = chosen(source.runs, args)

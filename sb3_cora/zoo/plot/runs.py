@@ -97,7 +97,7 @@ def selected(runs: Iterable[TrainedRun], field: str, labels: Sequence[str] | Non
     """
     :param runs: Any runs.
     :param field: ``"algo"`` or ``"env"``.
-    :param labels: Labels to keep, in the order of the plots, None for all in alphabetical order.
+    :param labels: Labels to keep, in the order of the plots, None for all in the order in which they first appear.
     :return: The runs with these labels, in this order.
     :raises ValueError: If no run has one of the labels.
     """
@@ -105,7 +105,7 @@ def selected(runs: Iterable[TrainedRun], field: str, labels: Sequence[str] | Non
     for run in runs:
         by_label.setdefault(getattr(run, field), []).append(run)
     if labels is None:
-        labels = sorted(by_label)
+        labels = list(by_label)
     for label in labels:
         if label not in by_label:
             known = ", ".join(map(repr, sorted(by_label)))

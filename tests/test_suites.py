@@ -1,0 +1,214 @@
+"""Benchmarks: suites that are read or refused, run into one table, killed, and run on a cluster."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sb3_cora.zoo import results
+from sb3_cora.zoo.results import Row
+from tests.processes import ROOT, packages_of, run_python, run_zoo
+
+SUITES = sorted(path.stem for path in (ROOT / "benchmarks" / "suites").glob("*.yml"))
+
+# Runs of two short rollouts, with games and without
+SMALL: dict[str, Any] = {
+    "seeds": 1,
+    "n_timesteps": 200,
+    "hyperparams": {"n_envs": 4, "n_steps": 25, "batch_size": 50, "n_epochs": 1},
+    "eval_freq": 100,
+    "environments": {
+        "table": {"env": "climbing", "seeds": [3]},
+        "peaks": {"env": "multi_peak", "env_kwargs": {"n_actions": 3}, "game_seeds": [0, 5]},
+    },
+    "algorithms": {
+        "CORA": {"algo": "cora_ppo"},
+        "no optimism": {"algo": "cora_ppo", "hyperparams": {"eta": 1.0}, "environments": ["peaks"]},
+        "centralized": {"algo": "ppo"},
+    },
+    "quick": {"seeds": 2, "game_seeds": 1, "n_timesteps": 100, "algorithms": ["CORA"]},
+}
+
+pytestmark = pytest.mark.xdist_group("suites")
+
+
+def written(folder: Path, suite: dict[str, Any]) -> Path:
+    path = folder / "small.yml"
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+    return path
+
+
+def benchmark(folder: Path, suite: dict[str, Any], *flags: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    suite_path = written(folder, suite)
+    outputs = ("--output", str(folder / "table.csv"), "--log-folder", str(folder / "logs"))
+    arguments = ("benchmark.py", str(suite_path), *outputs, "--workers", "2", *flags)
+    return run_zoo(*arguments, folder=folder, check=check)
+
+
+def without_wall_times(folder: Path) -> list[Row]:
+    return [row._replace(wall_seconds=0.0) for row in results.read(folder / "table.csv")]
+
+
+def changed(*path: str, value: Any) -> dict[str, Any]:
+    """The small suite with another value at a path, or without it for None."""
+    suite: dict[str, Any] = yaml.safe_load(yaml.safe_dump(SMALL, sort_keys=False))
+    entry = suite
+    for key in path[:-1]:
+        entry = entry[key]
+    entry[path[-1]] = value
+    if value is None:
+        del entry[path[-1]]
+    return suite
+
+
+MISTAKES = {
+    "key": (changed("seed", value=[0]), "'seed' is none of algorithms, "),
+    "no environments": (
+        changed("environments", value=None),
+        "environments: expected a mapping from names to entries, got None",
+    ),
+    "no list": (changed("environments", value=["climbing"]), "environments: expected a mapping from names to entries"),
+    "no id": (changed("environments", "table", "env", value=None), "environments, table, env: expected a name, got None"),
+    "environment": (changed("environments", "table", "env", value="hiking"), "there is no environment 'hiking'"),
+    "no game": (
+        changed("environments", "table", "game_seeds", value=2),
+        "climbing takes no game_seed",
+    ),
+    "game twice": (changed("environments", "peaks", "env_kwargs", "game_seed", value=1), "peaks has a game_seed already"),
+    "algorithm": (changed("algorithms", "CORA", "algo", value="cora"), "there is no algorithm 'cora', but "),
+    "hyperparameter": (changed("hyperparams", "n_step", value=5), "cora_ppo has no hyperparameter 'n_step'"),
+    "for nothing": (changed("algorithms", "no optimism", "environments", value=["peak"]), "expected names among table, peaks"),
+    "seeds": (changed("seeds", value=-1), "seeds of peaks: expected how many, or a list of numbers, got -1"),
+    "seed twice": (changed("environments", "table", "seeds", value=[1, 1]), "seeds of table: [1, 1] has a number twice"),
+    "steps": (changed("n_timesteps", value="many"), "n_timesteps: expected a number of steps or episodes, got 'many'"),
+    "no length": (
+        changed("n_timesteps", value=None),
+        "centralized: for how many n_timesteps?",
+    ),
+    "quick": (
+        changed("quick", "environments", value=["peak"]),
+        "quick, environments: expected a list of names among",
+    ),
+    "mapping": (changed("hyperparams", value=3), "hyperparams: expected a mapping, got 3"),
+}
+
+
+@pytest.mark.parametrize(("suite", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named(suite: dict[str, Any], message: str, tmp_path: Path) -> None:
+    run = benchmark(tmp_path, suite, "--dry-run", *(["--quick"] if "quick" in message else []), check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert message in run.stderr and len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "table.csv").exists() and not (tmp_path / "logs").exists()
+
+
+def test_every_suite_of_the_project_can_be_run(tmp_path: Path) -> None:
+    """In both forms; what is in the tables is what the suites ask for, with known configurations."""
+    assert {"matrix", "differential", "vmas", "mujoco", "ablation"} <= set(SUITES)
+    for suite in SUITES:
+        plans = [run_zoo("benchmark.py", suite, "--dry-run", *flags, folder=ROOT).stdout for flags in ((), ("--quick",))]
+        assert all(plan.endswith(".\n") and " runs to do, " in plan for plan in plans)
+
+
+def test_runs_go_to_the_table_once(tmp_path: Path) -> None:
+    plan = benchmark(tmp_path, SMALL, "--dry-run").stdout.splitlines()
+    assert len(plan) == 9 and plan[-1].startswith("8 of 8 runs to do, 2 at once")
+    assert plan[0] == "CORA on peaks, game 0, seed 0: 200 timesteps, no run to judge from"
+    run = benchmark(tmp_path, SMALL)
+    rows = results.read(tmp_path / "table.csv")
+    # In the order of the suite, whatever came first
+    assert [str(row.run) for row in rows if row.kind == "final"] == [line.partition(":")[0] for line in plan[:-1]]
+    for row in rows:
+        assert row.suite == "small" and row.commit and row.message == ""
+        # One episode, as all are the same; returns are rounded, and added up in two ways
+        assert row.min_return == row.max_return == pytest.approx(row.mean_return, abs=2e-4) and row.max_return <= row.optimum
+    one = [row for row in rows if row.run == rows[0].run]
+    assert [(row.kind, row.timesteps) for row in one if row.kind != "best"] == [("curve", 100), ("curve", 200), ("final", 200)]
+    # The games are what their seeds make of them, and the algorithms differ
+    finals = {(row.algo, row.env, row.game_seed): row for row in rows if row.kind == "final"}
+    assert finals["CORA", "peaks", 0].mean_return != finals["CORA", "peaks", 5].mean_return
+    configs = {(row.algo, row.env): row.config for row in rows}
+    assert len(set(configs.values())) == len(configs) == 5
+    described = yaml.safe_load((tmp_path / "table.configs.yml").read_text())
+    config = described[configs["no optimism", "peaks"]]
+    assert (config["algo"], config["env"], config["hyperparams"]["eta"]) == ("cora_ppo", "multi_peak", 1.0)
+    assert config["hyperparams"]["env_kwargs"] == {"n_actions": 3} and config["hyperparams"]["n_timesteps"] == 200
+    # Scores and figures beside the table
+    assert (tmp_path / "table" / "learning_curves.png").stat().st_size > 10_000
+    assert "CORA" in run.stdout
+
+    # Nothing is repeated; what was cut off by a kill is done again, and ends the same
+    text = (tmp_path / "table.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    before = without_wall_times(tmp_path)
+    (tmp_path / "table.csv").write_text("".join(lines[:-3]) + lines[-3][:20])
+    again = benchmark(tmp_path, SMALL, "--no-plots")
+    assert "1 of 8 runs to do, 2 at once, about" in again.stdout
+    assert without_wall_times(tmp_path) == before
+    assert "0 of 8 runs to do" in benchmark(tmp_path, SMALL, "--no-plots").stdout
+    assert without_wall_times(tmp_path) == before
+
+    # Another setting is another run
+    other = benchmark(tmp_path, changed("algorithms", "no optimism", "hyperparams", "eta", value=0.5), "--dry-run").stdout
+    assert "2 of 8 runs to do" in other
+
+
+def test_a_failure_is_a_row_and_stops_no_other(tmp_path: Path) -> None:
+    suite = changed(
+        "algorithms", value={"MAPPO": {"algo": "mappo"}, "bad": {"algo": "cora_ppo", "hyperparams": {"credit": "pie"}}}
+    )
+    suite["environments"] = {"table": {"env": "climbing"}}
+    run = benchmark(tmp_path, suite, "--no-plots", check=False)
+    assert run.returncode == 1 and "1 of 2 runs have failed" in run.stderr
+    rows = results.read(tmp_path / "table.csv")
+    failure = rows[-1]
+    assert [row.kind for row in rows if row.algo == "MAPPO"][-1] == "final"
+    assert (failure.algo, failure.kind, failure.mean_return) == ("bad", "failed", None)
+    assert failure.message.startswith("ValueError: ") and "pie" in failure.message
+    # It is tried again, and replaced once it succeeds
+    suite["algorithms"]["bad"]["hyperparams"]["credit"] = "equal"
+    benchmark(tmp_path, suite, "--no-plots")
+    assert [row.kind for row in results.read(tmp_path / "table.csv")].count("final") == 2
+    assert all(row.kind != "failed" for row in results.read(tmp_path / "table.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the workers are looked for in /proc")
+def test_kills_change_nothing() -> None:
+    output = run_python("-m", "benchmarks.kills", "--n-kills", "3").stdout
+    assert output.count("Kill ") == 3 and ": the same after" in output
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_table_although_a_node_dies(tmp_path: Path) -> None:
+    """Two nodes on this machine. The first is the driver's and has no core for runs, the second is killed while it trains."""
+    pytest.importorskip("ray")
+    small = changed("quick", value=None)
+    benchmark(tmp_path, small, "--no-plots")
+    expected = without_wall_times(tmp_path)
+    (tmp_path / "table.csv").unlink()
+    program = tmp_path / "cluster.py"
+    program.write_text(
+        f"""
+import subprocess, sys, time
+from ray.cluster_utils import Cluster
+from sb3_cora.zoo import results
+from pathlib import Path
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0}})
+dies = cluster.add_node(num_cpus=1)
+command = [sys.executable, {str(ROOT / "zoo" / "benchmark.py")!r}, {str(tmp_path / "small.yml")!r}, "--no-plots"]
+outputs = ["--output", {str(tmp_path / "table.csv")!r}, "--log-folder", {str(tmp_path / "ray")!r}]
+benchmark = subprocess.Popen([*command, "--ray", cluster.address, *outputs])
+while not [row for row in results.read(Path({str(tmp_path / "table.csv")!r})) if row.kind == "final"]:
+    time.sleep(0.1)
+    assert benchmark.poll() is None
+cluster.add_node(num_cpus=1)
+cluster.remove_node(dies, allow_graceful=False)
+sys.exit(benchmark.wait())
+"""
+    )
+    run_python(program, environment=packages_of(tmp_path))
+    assert without_wall_times(tmp_path) == expected
