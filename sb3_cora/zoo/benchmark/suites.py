@@ -30,6 +30,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -303,6 +304,7 @@ def _check_algorithm(entry: Mapping[str, Any], environments: Iterable[str], wher
         raise ValueError(f"{where}, environments: expected names among {', '.join(environments)}, got {chosen!r}.")
 
 
+@cache
 def _default_hyperparams(algo: str, env: str) -> dict[str, Any]:
     """
     :param algo: Name of the algorithm.
