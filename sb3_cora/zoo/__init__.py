@@ -1,5 +1,5 @@
 """
-The command line over rl_zoo3: ``python -m sb3_cora.zoo.train``, ``.enjoy`` and ``.record_video``.
+The command line over rl_zoo3: ``python -m sb3_cora.zoo.train``, ``.enjoy``, ``.record_video`` and ``.explain``.
 
 It may import everything, but nothing may import it, because rl_zoo3 patches Gymnasium's ``TimeLimit`` when it is imported.
 """
