@@ -470,7 +470,15 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         :return: The collected rollout, as tensors on the device, ``(n_steps, n_envs, ...)``.
         """
-        buffer, policy = self.rollout_buffer, self.policy
+        return self.rollout_of(self.rollout_buffer, self._rollout_env.modes)
+
+    def rollout_of(self, buffer: JointRolloutBuffer, modes: list[th.Tensor]) -> Rollout:
+        """
+        :param buffer: A full buffer, whose returns have been computed.
+        :param modes: The most likely actions of each step; not used unless ``keeps_modes``.
+        :return: What the buffer holds, as tensors on the device, ``(n_steps, n_envs, ...)``.
+        """
+        policy = self.policy
 
         def tensor(array: np.ndarray) -> th.Tensor:
             return th.as_tensor(array, device=self.device)
@@ -487,7 +495,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             observation,
             policy.shape_actions(tensor(buffer.actions)),
             tensor(buffer.log_probs),
-            th.stack(self._rollout_env.modes) if self.keeps_modes else None,
+            th.stack(modes) if self.keeps_modes else None,
             *map(of_values, (buffer.values, buffer.returns, buffer.td0_targets, buffer.advantages, buffer.counted)),
         )
 

@@ -1,5 +1,6 @@
 import warnings
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch as th
 from stable_baselines3.common.policies import BasePolicy
@@ -17,10 +18,12 @@ from sb3_cora.credit import (
     SOLVERS,
     CoalitionSample,
     ConvergenceError,
+    Credits,
     allocate,
     coalition_values,
     largest_excess,
     make_solver,
+    shared_needs,
     splits,
 )
 
@@ -36,6 +39,48 @@ class CoalitionArguments(QCriticArguments, total=False):
     n_coalitions: int | None
     coalition_sampling: str | None
     include_extremes: bool
+
+
+class Games(NamedTuple):
+    """
+    The cooperative games of a batch of samples, in units of the return. Inactive agents are not players: neither the scale of
+    the programs nor what is logged may depend on them.
+
+    :param values: What the given proper coalitions are worth, ``(batch, n_coalitions)``.
+    :param coalitions: These coalitions.
+    :param grand_value: What the credits sum to, ``(batch,)``, see ``grand_advantage``.
+    :param baseline: The value b(s) that coalitions are compared with, less V(s), ``(batch,)``.
+    :param player_mask: Boolean, which agents play, ``(batch, n_agents)``; None if all do.
+    """
+
+    values: th.Tensor
+    coalitions: CoalitionSample
+    grand_value: th.Tensor
+    baseline: th.Tensor
+    player_mask: th.Tensor | None
+
+    def players(self) -> th.Tensor:
+        """
+        :return: 1 for agents that play, 0 for the others, ``(batch, n_agents)``.
+        """
+        if self.player_mask is None:
+            return self.grand_value.new_ones(len(self.grand_value), self.coalitions.masks.shape[1])
+        return self.player_mask.to(self.grand_value.dtype)
+
+    def equal_split(self) -> th.Tensor:
+        """
+        :return: Equal shares of the grand value among the players, ``(batch, n_agents)``.
+        """
+        players = self.players()
+        return self.grand_value[:, None] / players.sum(dim=1, keepdim=True).clamp(min=1.0) * players
+
+    def values_among_players(self) -> th.Tensor:
+        """
+        :return: The values, minus infinity for coalitions of all players or none, ``(batch, n_coalitions)``.
+        """
+        if self.player_mask is None:
+            return self.values
+        return self.values.masked_fill(~splits(self.coalitions.masks, self.player_mask), -th.inf)
 
 
 class CORAPPO(QCriticOnPolicyAlgorithm):
@@ -150,13 +195,14 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         # Drawn here to raise now, too, from a generator that nothing else uses.
         self._coalitions(th.Generator())
 
-    def _coalitions(self, generator: th.Generator) -> CoalitionSample:
+    def _coalitions(self, generator: th.Generator, concepts: Sequence[str] | None = None) -> CoalitionSample:
         """
         :param generator: Source of randomness.
+        :param concepts: The solution concepts that take them, ``(credit,)`` if None.
         :return: The coalitions of a rollout.
-        :raises ValueError: If ``n_coalitions`` is more than there are, or less than the concept needs.
+        :raises ValueError: If ``n_coalitions`` is more than there are, or less than a concept needs.
         """
-        return CONCEPTS[self.credit].draw(
+        return shared_needs([CONCEPTS[name] for name in concepts or (self.credit,)]).draw(
             self.n_agents,
             self.n_coalitions,
             self.coalition_sampling,  # type: ignore[arg-type]
@@ -167,6 +213,70 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         )
 
     @th.no_grad()
+    def games(self, rollout: Rollout, concepts: Sequence[str] | None = None) -> Games:
+        """
+        The cooperative game of each sample (paper, equation 3).
+
+        :param rollout: The flattened rollout.
+        :param concepts: The solution concepts that will divide the games, ``(credit,)`` if None. They have a say in which
+            coalitions are drawn, if not all are taken.
+        :return: The games.
+        """
+        policy = self.policy
+        state = rollout.observation.state
+        actions = self._action_features(rollout.observation, rollout.actions)
+        baseline_actions = self._baseline_actions(rollout)
+        # PyTorch's global generator, which ``seed`` seeds and from which actions are sampled as well.
+        coalitions = self._coalitions(th.default_generator, concepts).to(self.device)
+
+        if self.baseline == "q":
+            baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
+        else:
+            # The critics estimate Q(s, a) - V(s), so V(s) is already subtracted.
+            baseline = th.zeros_like(rollout.advantages[:, 0])
+        q_function = policy.q_critic.bind(state)
+        values = coalition_values(q_function, actions, baseline_actions, coalitions.masks) - baseline[:, None]
+        grand_value = self.value_of_all(rollout, baseline) if self.grand_advantage == "q" else rollout.advantages[:, 0]
+        agent_mask = rollout.observation.agent_mask
+        return Games(values, coalitions, grand_value, baseline, None if agent_mask is None else agent_mask > 0.5)
+
+    @th.no_grad()
+    def value_of_all(self, rollout: Rollout, baseline: th.Tensor) -> th.Tensor:
+        """
+        :param rollout: The flattened rollout.
+        :param baseline: See ``Games``.
+        :return: What the Q-critics say that all agents together are worth, ``v(N) = Q(s, a) - b(s)``, ``(batch,)``.
+        """
+        actions = self._action_features(rollout.observation, rollout.actions)
+        return self.policy.q_critic(rollout.observation.state, actions).amin(dim=0) - baseline
+
+    def divide(self, games: Games, concept: str) -> Credits:
+        """
+        Divide the grand value of each game by a solution concept, with this model's settings (paper, equation 6).
+
+        :param games: The games.
+        :param concept: Its name in ``sb3_cora.credit.CONCEPTS``.
+        :return: The credits. Those of an efficient concept sum to the grand value.
+        """
+        problem: dict[str, Any] = dict(
+            values=games.values,
+            masks=games.coalitions,
+            grand_value=games.grand_value,
+            concept=concept,
+            variance_weight=self.variance_weight,
+            epsilon_bound=self.epsilon_bound,
+            scale=self._credit_scale(games),
+            solver=make_solver(self.solver, **self.solver_kwargs),
+            player_mask=games.player_mask,
+        )
+        try:
+            return allocate(**problem)
+        except ConvergenceError as error:
+            # Only warn, because the best credits found are nearly optimal, and an error would end the training.
+            warnings.warn(f"{error} Training continues with these.", stacklevel=2)
+            return allocate(**problem, check=False)
+
+    @th.no_grad()
     def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
         """
         Compute the cooperative game of each sample and divide its advantage (paper, equations 3 and 6).
@@ -175,62 +285,21 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         :return: Credits ``(n_steps, n_envs, n_agents)``. Those of an efficient concept are multiplied by the number of
             (active) agents, so that their mean is the advantage.
         """
-        policy = self.policy
         shape = rollout.log_prob.shape
         rollout = rollout.flatten()
-        state = rollout.observation.state
-        actions = self._action_features(rollout.observation, rollout.actions)
-        baseline_actions = self._baseline_actions(rollout)
-        # PyTorch's global generator, which ``seed`` seeds and from which actions are sampled as well.
-        coalitions = self._coalitions(th.default_generator).to(self.device)
-        masks = coalitions.masks
-
-        if self.baseline == "q":
-            baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
-        else:
-            # The critics estimate Q(s, a) - V(s), so V(s) is already subtracted.
-            baseline = th.zeros_like(rollout.advantages[:, 0])
-        values = coalition_values(policy.q_critic.bind(state), actions, baseline_actions, masks) - baseline[:, None]
-        if self.grand_advantage == "q":
-            grand_value = policy.q_critic(state, actions).amin(dim=0) - baseline
-        else:
-            grand_value = rollout.advantages[:, 0]
-
-        agent_mask = rollout.observation.agent_mask
-        player_mask = None if agent_mask is None else agent_mask > 0.5
-        # Inactive agents leave the game: neither the scale of the program nor what is logged may depend on them.
-        players = grand_value.new_ones(len(grand_value), self.n_agents) if agent_mask is None else agent_mask
-        n_players = players.sum(dim=1, keepdim=True).clamp(min=1.0)
-        game_values = values if player_mask is None else values.masked_fill(~splits(masks, player_mask), -th.inf)
-        equal_split = grand_value[:, None] / n_players * players
-        problem: dict[str, Any] = dict(
-            values=values,
-            masks=coalitions,
-            grand_value=grand_value,
-            concept=self.credit,
-            variance_weight=self.variance_weight,
-            epsilon_bound=self.epsilon_bound,
-            scale=self._credit_scale(grand_value, equal_split, game_values, masks),
-            solver=make_solver(self.solver, **self.solver_kwargs),
-            player_mask=player_mask,
-        )
-        try:
-            allocated = allocate(**problem)
-        except ConvergenceError as error:
-            # Only warn, because the best credits found are nearly optimal, and an error would end the training.
-            warnings.warn(f"{error} Training continues with these.", stacklevel=2)
-            allocated = allocate(**problem, check=False)
+        games = self.games(rollout)
+        allocated = self.divide(games, self.credit)
         credits = allocated.credits
 
         self.logger.record("credit/epsilon", allocated.epsilon.mean().item())
-        violation = largest_excess(credits, game_values, masks).clamp(min=0.0)
+        violation = largest_excess(credits, games.values_among_players(), games.coalitions.masks).clamp(min=0.0)
         self.logger.record("credit/core_violation", violation.mean().item())
         self.logger.record("credit/solver_residual", allocated.gap.max().item())
         self.logger.record("credit/unconverged", (~allocated.converged).float().mean().item())
 
         if CONCEPTS[self.credit].efficient:
-            credits = credits * n_players
-        self.logger.record("credit/spread", relative_spread(credits, grand_value, agent_mask))
+            credits = credits * games.players().sum(dim=1, keepdim=True).clamp(min=1.0)
+        self.logger.record("credit/spread", relative_spread(credits, games.grand_value, rollout.observation.agent_mask))
         return credits.reshape(shape)
 
     @property
@@ -249,20 +318,15 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
             draws = self.policy.distribution(rollout.observation).sample_n(self.n_baseline_samples)
         return th.stack([self._action_features(rollout.observation, drawn) for drawn in draws])
 
-    def _credit_scale(
-        self, grand_value: th.Tensor, equal_split: th.Tensor, values: th.Tensor, masks: th.Tensor
-    ) -> th.Tensor | None:
+    def _credit_scale(self, games: Games) -> th.Tensor | None:
         """
-        :param grand_value: Value of the grand coalition ``(batch,)``.
-        :param equal_split: Its equal shares among the active agents ``(batch, n_agents)``.
-        :param values: Coalition values ``(batch, n_coalitions)``, minus infinity for coalitions of all active agents or none.
-        :param masks: Coalitions ``(n_coalitions, n_agents)``.
+        :param games: The games.
         :return: The scale of the values, see ``credit_scale``; 1 where it would be 0. None for no scaling.
         """
         if self.credit_scale == "paper":
             return None
         if self.credit_scale == "batch":
-            scale = grand_value.std(correction=0)
+            scale = games.grand_value.std(correction=0)
         else:
-            scale = largest_excess(equal_split, values, masks).clamp(min=0.0)
+            scale = largest_excess(games.equal_split(), games.values_among_players(), games.coalitions.masks).clamp(min=0.0)
         return th.where(scale > 0, scale, 1.0)

@@ -8,7 +8,7 @@ from sb3_cora.credit.coalitions import (
     singletons,
     splits,
 )
-from sb3_cora.credit.concepts import CONCEPTS, EFFICIENT_CONCEPTS, Concept, Division
+from sb3_cora.credit.concepts import CONCEPTS, EFFICIENT_CONCEPTS, Concept, Division, shared_needs
 from sb3_cora.credit.concepts.core import core, core_l1, least_core
 from sb3_cora.credit.concepts.marginal_contributions import difference, singleton
 from sb3_cora.credit.concepts.nucleolus import nucleolus
@@ -60,6 +60,7 @@ __all__ = [
     "sample_coalitions",
     "shapley",
     "shared",
+    "shared_needs",
     "singleton",
     "singletons",
     "splits",

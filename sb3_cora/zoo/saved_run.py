@@ -45,11 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     parser.add_argument("--env-kwargs", nargs="+", action=StoreSettings, help="arguments of the environment, as name:value")
 
 
-def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm, VecEnv, Path]:
+def load_run(args: argparse.Namespace, norm_reward: bool = False, **env_kwargs: Any) -> tuple[BaseAlgorithm, VecEnv, Path]:
     """
     Load the model named by the flags, and make the environment that it was trained on, with its normalization.
 
     :param args: The command line's flags.
+    :param norm_reward: Whether to normalize rewards if the training did, and not only observations.
     :param env_kwargs: Arguments of the environment that override all others.
     :return: The model, ``args.n_envs`` environments, and the folder of the run.
     """
@@ -59,7 +60,7 @@ def load_run(args: argparse.Namespace, **env_kwargs: Any) -> tuple[BaseAlgorithm
 
     model_path = _find_model(args)
     print(f"Loading {model_path}")
-    env = _make_env(args, model_path, env_kwargs)
+    env = _make_env(args, model_path, norm_reward, env_kwargs)
     return ALGOS[args.algo].load(model_path, device=args.device), env, model_path.parent
 
 
@@ -111,10 +112,11 @@ def saved_settings(folder: Path) -> dict[str, Any]:
     return {**hyperparams, "env_kwargs": env_kwargs}
 
 
-def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[str, Any]) -> VecEnv:
+def _make_env(args: argparse.Namespace, model_path: Path, norm_reward: bool, more_env_kwargs: dict[str, Any]) -> VecEnv:
     """
     :param args: The command line's flags.
     :param model_path: The model, next to the folder with the training's ``config.yml`` and ``args.yml``.
+    :param norm_reward: Whether to normalize rewards if the training did.
     :param more_env_kwargs: Arguments of the environment that override all others.
     :return: The ``args.n_envs`` environments.
     :raises ValueError: If the model was trained with normalization, but has no statistics.
@@ -136,7 +138,7 @@ def _make_env(args: argparse.Namespace, model_path: Path, more_env_kwargs: dict[
     if statistics.is_file():
         env = normalize = VecNormalize.load(str(statistics), env)
         normalize.training = False
-        normalize.norm_reward = False
+        normalize.norm_reward = normalize.norm_reward and norm_reward
     elif hyperparams.get("normalize"):
         raise ValueError(f"{model_path} was trained on normalized observations, but there is no {statistics}.")
     return JointVecFrameStack(env, n_stack) if n_stack > 0 else env

@@ -57,6 +57,21 @@ def write(rows: Sequence[NamedTuple], path: Path, formats: Formats = DEFAULT, de
     append(rows[0]._fields, (_texts(row, formats, default, "").values() for row in rows), path)
 
 
+def write_columns(columns: Mapping[str, Sequence[Any]], path: Path, default: str = ".6g") -> None:
+    """
+    Write a table whose columns are known only when it is made, and need not be names in Python.
+
+    :param columns: Values by column, all of the same length
+    :param path: The CSV file
+    :param default: Format of floats
+    """
+    path.unlink(missing_ok=True)
+    texts = (
+        [format(value, default) if isinstance(value, float) else value for value in column] for column in columns.values()
+    )
+    append(list(columns), zip(*texts, strict=True), path)
+
+
 def append(columns: Sequence[str], lines: Iterable[Iterable[object]], path: Path) -> None:
     """
     :param columns: Their names

@@ -1,5 +1,5 @@
 from sb3_cora.credit.concepts import core, marginal_contributions, nucleolus, semivalues, uniform
-from sb3_cora.credit.concepts.base import Concept, Division
+from sb3_cora.credit.concepts.base import Concept, Division, shared_needs
 
 CONCEPTS: dict[str, Concept] = {
     "core": Concept(core.core, efficient=True, settings=("variance_weight", "epsilon_bound", "solver")),
@@ -19,4 +19,4 @@ EFFICIENT_CONCEPTS = frozenset(name for name, concept in CONCEPTS.items() if con
 """Names of the concepts of this package whose credits sum to the grand value. ``CONCEPTS[name].efficient`` says so for every
 concept, including those added later."""
 
-__all__ = ["CONCEPTS", "EFFICIENT_CONCEPTS", "Concept", "Division"]
+__all__ = ["CONCEPTS", "EFFICIENT_CONCEPTS", "Concept", "Division", "shared_needs"]

@@ -1,7 +1,7 @@
 """What a solution concept is: how it divides a game, and what it needs for that."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import torch as th
@@ -118,3 +118,25 @@ class Concept:
             paired=paired or self.complements or sampling == "permutations",
             include_extremes=include_extremes or self.extremes,
         )
+
+
+def shared_needs(concepts: Sequence[Concept]) -> Concept:
+    """
+    For several concepts that divide the same games on the same coalitions.
+
+    :param concepts: The concepts, at least one.
+    :return: A concept whose ``draw`` returns coalitions that all of them can take. It is the first one, with what the others
+        need.
+    """
+    extremes = any(concept.extremes for concept in concepts)
+    samplings = [concept.sampling for concept in concepts]
+    if extremes:
+        # Orders of arrival determine all coalitions, and the extremes need not be among them.
+        samplings = [sampling for sampling in samplings if sampling != "permutations"] or samplings
+    return replace(
+        concepts[0],
+        complements=any(concept.complements for concept in concepts),
+        extremes=extremes,
+        sampling=samplings[0],
+        max_agents_exact=max(concept.max_agents_exact for concept in concepts),
+    )
