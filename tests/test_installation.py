@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of the source distribution, so that the latter is known to be complete too."""
     # Beside the clone, in which a build leaves folders, and another test may build
     source = tmp_path_factory.mktemp("source")
-    for folder in ("sb3_cora", "hyperparams"):
+    for folder in ("sb3_cora", "hyperparams", "benchmarks/suites"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
@@ -34,7 +34,8 @@ def test_wheel_holds_the_package_and_its_hyperparameters(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sb3_cora").rglob("*.py")}
-    settings = {f"sb3_cora/zoo/hyperparams/{path.name}" for path in (ROOT / "hyperparams").iterdir()}
+    folders = {"hyperparams": ROOT / "hyperparams", "suites": ROOT / "benchmarks" / "suites"}
+    settings = {f"sb3_cora/zoo/{name}/{path.name}" for name, folder in folders.items() for path in folder.iterdir()}
     assert {"sb3_cora/zoo/train.py"} < modules and {"sb3_cora/zoo/hyperparams/cora_ppo.yml"} < settings
     assert held == {*modules, *settings, "sb3_cora/py.typed"}
 
@@ -60,4 +61,5 @@ def test_installed_command_line_trains_plays_and_films_in_an_empty_folder(wheel:
     assert "length 25.0 +- 0.0, 2 episodes" in run("enjoy", *run_flags, "-n", "25", "--n-envs", "2").stdout
     film = folder / run("record_video", *run_flags, "-n", "5").stdout.rpartition("Video: ")[2].strip()
     assert film.suffix == ".mp4" and film.stat().st_size > 1000
+    assert "18 of 18 runs to do" in run("benchmark", "matrix", "--quick", "--dry-run").stdout
     assert [path.name for path in folder.iterdir()] == ["logs"]
