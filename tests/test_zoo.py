@@ -49,6 +49,8 @@ ZOO_KEYS = {
 TINY = ("-params", "n_envs:8", "n_steps:32", "batch_size:128", "n_epochs:2")
 SHORT = ("--env-kwargs", "max_steps:20", "--eval-episodes", "8", "--n-eval-envs", "8", "--eval-freq", "256")
 
+WITHOUT_EVALUATIONS = ("--eval-freq", "-1", "--final-eval-episodes", "-1")
+
 # One worker runs them all, so that the training they share is run once
 pytestmark = pytest.mark.xdist_group("zoo")
 
@@ -227,6 +229,46 @@ def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Pa
         steps.append({int(moments["step"]) for moments in model.policy.optimizer.state_dict()["state"].values()})
     assert timesteps == [512, 1024]
     assert steps == [{8}, {16}]
+
+
+def test_a_training_is_repeated_from_its_folder(tmp_path: Path) -> None:
+    arguments = (
+        "--algo",
+        "mappo",
+        "--env",
+        "climbing",
+        "-n",
+        "512",
+        "--eval-freq",
+        "-1",
+        "--final-eval-episodes",
+        "-1",
+        *TINY,
+    )
+    run_zoo("train.py", *arguments, folder=tmp_path)
+    kept = tmp_path / "logs" / "mappo" / "climbing_1" / "climbing"
+    versions = yaml.safe_load((kept / "versions.yml").read_text())
+    assert versions["torch"] == th.__version__ and versions["sb3_cora"]
+    # The seed was drawn, and stands with the other flags
+    seed = yaml.unsafe_load((kept / "args.yml").read_text())["seed"]
+    config = ("--conf-file", str(tmp_path / "kept.yml"), "--seed", str(seed))
+    (tmp_path / "kept.yml").write_text(yaml.safe_dump({"climbing": dict(yaml.unsafe_load((kept / "config.yml").read_text()))}))
+    run_zoo("train.py", *arguments[: -len(TINY)], *config, folder=tmp_path)
+    first, second = (MAPPO.load(kept.parent.with_name(f"climbing_{run}") / "climbing.zip") for run in (1, 2))
+    for name, parameter in first.policy.state_dict().items():
+        assert th.equal(parameter, second.policy.state_dict()[name]), name
+
+
+def test_weights_and_biases_keeps_what_is_logged(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    flags = ("--algo", "mappo", "--env", "climbing", "-n", "512", *WITHOUT_EVALUATIONS, *TINY)
+    # By a shell's variable, because this is how one tells it to stay off the net
+    command = (ROOT / "zoo" / "train.py", *flags, "--track", "--wandb-project-name", "team", "--wandb-tags", "trial")
+    run_python(*command, cwd=tmp_path, environment={"WANDB_MODE": "offline"})
+    (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    kept = record.read_bytes()
+    for written in ("rollout/ep_rew_mean", "train/value_loss", "team", "trial", "--wandb-project-name"):
+        assert written.encode() in kept, written
 
 
 def test_statistics_shared_among_agents(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_class_by_name
@@ -25,6 +26,7 @@ from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
 from sb3_cora.zoo.saved_run import saved_settings
+from sb3_cora.zoo.versions import versions
 
 # Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
@@ -118,6 +120,9 @@ class JointExperimentManager(ExperimentManager):
                 # rl_zoo3 makes the folder before it checks hyperparameters. It would count as a run, but neither refused
                 # hyperparameters nor a search are one.
                 shutil.rmtree(self.save_path, ignore_errors=True)
+        if experiment is not None:
+            # Beside rl_zoo3's config.yml, args.yml (with the seed) and command.txt: all it takes to repeat the training.
+            (Path(self.params_path) / "versions.yml").write_text(yaml.safe_dump(versions(), sort_keys=False), encoding="utf-8")
         return experiment
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:

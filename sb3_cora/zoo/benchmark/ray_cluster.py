@@ -4,8 +4,9 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from sb3_cora.zoo.benchmark.suites import Task
-from sb3_cora.zoo.benchmark.training import N_ATTEMPTS, code_version, execute, failed
+from sb3_cora.zoo.benchmark.training import N_ATTEMPTS, execute, failed
 from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.versions import code_version
 
 
 def run_on_ray(tasks: Sequence[Task], address: str, log_folder: Path) -> Generator[list[Row], None, None]:

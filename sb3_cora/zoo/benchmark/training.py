@@ -6,13 +6,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 import traceback
 import zipfile
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +32,6 @@ EVALUATION_SEED = 1_000_000
 N_ATTEMPTS = 5
 # File in the folder of a run for all that it prints.
 LOG = "run.log"
-
-
-@cache
-def code_version() -> str:
-    """
-    :return: The commit of the clone that this package is in, with a ``+`` if the package has changes since; otherwise the
-        version of the package.
-    """
-    package = Path(sb3_cora.__file__).parent
-    if not (package.parent / ".git").exists() or shutil.which("git") is None:
-        return sb3_cora.__version__
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True).stdout.strip()
-
-    commit = git("rev-parse", "--short=10", "HEAD")
-    return f"{commit}+" if git("status", "--porcelain", "--", ".", "../hyperparams") else commit
 
 
 def run_folder(task: Task, log_folder: Path) -> Path:

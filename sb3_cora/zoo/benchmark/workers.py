@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from sb3_cora.zoo.benchmark.suites import Task
-from sb3_cora.zoo.benchmark.training import LOG, N_ATTEMPTS, code_version, execute, failed, run_folder
+from sb3_cora.zoo.benchmark.training import LOG, N_ATTEMPTS, execute, failed, run_folder
 from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.versions import code_version
 
 # What a run imports, once for all runs: this module, in which each process finds its target, and what the first optimizer and
 # the first picture import.
