@@ -232,19 +232,7 @@ def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Pa
 
 
 def test_a_training_is_repeated_from_its_folder(tmp_path: Path) -> None:
-    arguments = (
-        "--algo",
-        "mappo",
-        "--env",
-        "climbing",
-        "-n",
-        "512",
-        "--eval-freq",
-        "-1",
-        "--final-eval-episodes",
-        "-1",
-        *TINY,
-    )
+    arguments = ("--algo", "mappo", "--env", "climbing", "-n", "512", *WITHOUT_EVALUATIONS, *TINY)
     run_zoo("train.py", *arguments, folder=tmp_path)
     kept = tmp_path / "logs" / "mappo" / "climbing_1" / "climbing"
     versions = yaml.safe_load((kept / "versions.yml").read_text())
