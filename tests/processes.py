@@ -153,6 +153,22 @@ def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output
     runpy.run_path(str(script), run_name="__main__")
 
 
+def start_zoo(script: str, *arguments: str, folder: Path, output: Path) -> Any:
+    """
+    Start a script of the zoo. It has no time limit: whoever waits for it needs one.
+
+    :param script: Its name
+    :param arguments: What is passed to it
+    :param folder: Folder to run in, which may hold packages that the script imports
+    :param output: Folder for its ``stdout`` and ``stderr``
+    :return: The process, of ``multiprocessing``, where it can be forked
+    """
+    path = ROOT / "zoo" / script
+    process = zoo_context().Process(target=become_script, args=(path, arguments, folder, output))
+    process.start()
+    return process
+
+
 def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """
     Run a script of the zoo to its end.
@@ -163,12 +179,10 @@ def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> s
     :param check: Whether an exit status other than 0 is an error
     :return: Exit status and output
     """
-    path = ROOT / "zoo" / script
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        return run_python(path, *arguments, cwd=folder, environment=packages_of(folder), check=check)
+        return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=packages_of(folder), check=check)
     with TemporaryDirectory() as output:
-        process = zoo_context().Process(target=become_script, args=(path, arguments, folder, Path(output)))
-        process.start()
+        process = start_zoo(script, *arguments, folder=folder, output=Path(output))
         process.join(TIME_LIMIT)
         if process.exitcode is None:
             process.kill()

@@ -44,13 +44,15 @@ def plot_importances(study: optuna.Study, picture: Path, title: str) -> bool:
     :param study: The study.
     :param picture: The PNG file to write.
     :param title: Title of the plot.
-    :return: Whether there was something to plot: it takes complete trials with different values.
+    :return: Whether there was something to plot: it takes several complete trials.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
+            # Of too few trials to tell the hyperparameters apart.
+            warnings.simplefilter("error", UserWarning)
             importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, UserWarning) as error:
         print(f"No plot of the importances: {error}")
         return False
     if not importances:
