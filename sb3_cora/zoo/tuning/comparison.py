@@ -84,7 +84,7 @@ def _markdown(rows: Sequence[TunedAlgorithm], plan: dict[str, Any]) -> str:
         *(f"- {name}: {value}" for name, value in plan.items()),
         "",
         "Trials are finished if they are complete, pruned, or failed with an error of their own. The value of a trial is the",
-        "mean return of its last evaluation; over several game seeds, the mean of these returns in parts of the games' optima.",
+        "mean return of its last evaluation; over several game seeds, the mean of these returns in parts of the optima.",
         "",
         cells([field.replace("_", " ") for field in TunedAlgorithm._fields]),
         cells(["---"] * len(TunedAlgorithm._fields)),

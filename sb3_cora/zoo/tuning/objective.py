@@ -98,7 +98,7 @@ class Objective:
             part = GameTrial(trial, game, values, manager.n_evaluations)
             value = of_game.objective(part) / game.optimum  # type: ignore[arg-type]
             if math.isnan(value):
-                raise ValueError("The last evaluation returned NaN.")
+                raise ValueError("An evaluation returned NaN.")
             values.append(value)
         if len(values) > 1:
             trial.set_user_attr(GAME_VALUES, values)
