@@ -280,7 +280,8 @@ def wait_until(is_so: Any, process: Any, output: Path) -> None:
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[str]:
     """URL of a server of the tests' own."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    pytest.importorskip("psycopg")
+    programs = sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("Debian's package postgresql is not installed")
     # It refuses to run as root

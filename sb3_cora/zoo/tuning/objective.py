@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_cora.zoo.tuning.games import GameTrial, games_of
 from sb3_cora.zoo.tuning.heartbeats import run_again
-from sb3_cora.zoo.tuning.trials import ERROR, is_abandoned
+from sb3_cora.zoo.tuning.trials import ERROR, is_abandoned, seed_of_trial
 
 if TYPE_CHECKING:
     from sb3_cora.zoo.exp_manager import JointExperimentManager
@@ -94,7 +94,7 @@ class Objective:
                 # For the normalization of rewards.
                 of_game.normalize_kwargs = {**manager.normalize_kwargs, "gamma": hyperparams["gamma"]}
             # rl_zoo3 does not seed trials, so that the trials of two workers with one --seed would have the same weights.
-            set_random_seed((manager.seed + trial.number) % 2**32)
+            set_random_seed(seed_of_trial(manager.seed, trial.number))
             part = GameTrial(trial, game, values, manager.n_evaluations)
             value = of_game.objective(part) / game.optimum  # type: ignore[arg-type]
             if math.isnan(value):

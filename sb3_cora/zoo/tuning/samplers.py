@@ -10,6 +10,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sb3_cora.zoo.tuning.trials import seed_of_trial
+
 
 class SamplerOfEachTrial(BaseSampler):
     """
@@ -17,7 +19,7 @@ class SamplerOfEachTrial(BaseSampler):
     ``--seed``, and a search that is continued, would try the same hyperparameters again.
 
     :param make_sampler: Makes a sampler of a seed.
-    :param seed: Seed of the first trial's sampler.
+    :param seed: Seed of all samplers, together with the trials' numbers.
     """
 
     def __init__(self, make_sampler: Callable[[int], BaseSampler], seed: int) -> None:
@@ -30,7 +32,7 @@ class SamplerOfEachTrial(BaseSampler):
             with warnings.catch_warnings():
                 # rl_zoo3's sampler takes an argument that Optuna calls experimental.
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                self._samplers[trial.number] = self._make_sampler((self._seed + trial.number) % 2**32)
+                self._samplers[trial.number] = self._make_sampler(seed_of_trial(self._seed, trial.number))
         return self._samplers[trial.number]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 # User attribute of a trial: the error that it failed with.
@@ -45,6 +46,15 @@ class TrialCounts(NamedTuple):
             abandoned=states.count(None),
             running=states.count(TrialState.RUNNING),
         )
+
+
+def seed_of_trial(seed: int, number: int) -> int:
+    """
+    :param seed: The ``--seed`` of a worker.
+    :param number: Number of a trial.
+    :return: A seed for this trial. Neither workers with one ``--seed`` nor those with successive ones meet the same seed twice.
+    """
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def is_abandoned(trial: FrozenTrial) -> bool:
