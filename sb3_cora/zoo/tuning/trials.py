@@ -52,7 +52,7 @@ def seed_of_trial(seed: int, number: int) -> int:
     """
     :param seed: The ``--seed`` of a worker.
     :param number: Number of a trial.
-    :return: A seed for this trial. Neither workers with one ``--seed`` nor those with successive ones meet the same seed twice.
+    :return: A seed for this trial. Workers never meet the same one twice, whether their own are equal or successive.
     """
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
