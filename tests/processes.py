@@ -130,7 +130,11 @@ def zoo_context() -> Any:
     :return: Makes processes, forked from one in which the zoo has been imported, which takes longer than most of its tests
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "tests.processes", "torch._dynamo"])
+    zoo = ("sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "sb3_cora.zoo.tune")
+    # What these import when they come to it
+    context.set_forkserver_preload(
+        [*zoo, "tests.processes", "torch._dynamo", "alembic.command", "sqlalchemy.dialects.sqlite", "psycopg"]
+    )
     return context
 
 

@@ -37,7 +37,7 @@ class Objective:
         self.manager = manager
         self.max_total_trials = max_total_trials
         self.games = games_of(manager, manager.args.game_seeds)
-        # The last error of a trial of this process.
+        # The error of this process's last trial, if it failed.
         self.error: Exception | None = None
         # Of the thread's current trial.
         self.current = local()
@@ -48,6 +48,8 @@ class Objective:
         :return: Mean return of its last evaluation; over several games, the mean of the returns over their optima.
         """
         self.current.number = trial.number
+        # Its traceback keeps the failed trial's model in memory, which may be what there was too little of.
+        self.error = None
         if self._is_one_too_many(trial):
             raise OneTrialTooMany(f"{self.max_total_trials} others started before")
         try:
@@ -85,8 +87,9 @@ class Objective:
 
     def _value(self, trial: optuna.Trial) -> float:
         manager = self.manager
-        # As rl_zoo3 asks for them once more in each training, and is given the same.
-        hyperparams = HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, {})
+        # rl_zoo3 asks for them once more in each training, and is given the same.
+        off_policy_args = {"using_her_replay_buffer": False, "her_kwargs": {}}
+        hyperparams = HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, off_policy_args)
         values: list[float] = []
         for game in self.games:
             of_game = manager.for_game(game.env_kwargs)

@@ -33,7 +33,7 @@ def plot_history(trials: Sequence[FrozenTrial], picture: Path, title: str) -> No
         axes.plot(list(pruned), list(pruned.values()), "x", color="gray", label="pruned")
     axes.set(title=title, xlabel="trial", ylabel="value")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     figure.savefig(picture, dpi=150)
 
 
@@ -62,6 +62,7 @@ def plot_importances(study: optuna.Study, picture: Path, title: str) -> bool:
     # The most important one on top.
     names = list(importances)[::-1]
     axes.barh(names, [importances[name] for name in names])
+    axes.margins(y=0.01)
     axes.set(title=title, xlabel="importance (PED-ANOVA), in sum 1")
     figure.savefig(picture, dpi=150)
     return True

@@ -161,6 +161,7 @@ def _open_study(manager: "JointExperimentManager") -> optuna.Study:
             "algo": manager.algo,
             "env": manager.env_name.gym_id,
             "env_kwargs": plain_settings(manager.env_kwargs),
+            "eval_env_kwargs": plain_settings(manager.eval_env_kwargs),
             "game_seeds": list(manager.args.game_seeds),
             "n_evaluations": manager.n_evaluations,
             "n_eval_episodes": manager.n_eval_episodes,
