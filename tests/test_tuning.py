@@ -25,7 +25,6 @@ from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
 from sb3_cora.zoo.hyperparams_opt import sample_params
 from sb3_cora.zoo.tuning.entry import plain_settings, yaml_entry
 from sb3_cora.zoo.tuning.games import Game, GameTrial
-from sb3_cora.zoo.tuning.heartbeats import MAX_RETRIES
 from sb3_cora.zoo.tuning.samplers import SamplerOfEachTrial
 from sb3_cora.zoo.tuning.storage import open_storage
 from sb3_cora.zoo.tuning.trials import ERROR, TrialCounts, is_abandoned
@@ -223,12 +222,13 @@ def test_several_games_are_one_trial() -> None:
 
 
 @pytest.mark.parametrize("kind", ["study.log", "sqlite"])
-def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path) -> None:
+def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sb3_cora.zoo.tuning.heartbeats.MAX_RETRIES", 2)
     url = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else str(tmp_path / "new" / kind)
     study = optuna.create_study(storage=open_storage(url, grace_period=0.1), study_name="a")
     mine, dead = study.ask(), study.ask()
     x = dead.suggest_float("x", 0.0, 1.0)
-    for attempt in range(MAX_RETRIES + 1):
+    for attempt in range(2 + 1):
         watcher = optuna.load_study(study_name="a", storage=open_storage(url, grace_period=0.1))
         assert len(watcher.trials) == attempt + 2
         for _ in range(2):
@@ -239,10 +239,10 @@ def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path) 
         fail_stale_trials(watcher)
         assert watcher.trials[0].state is TrialState.RUNNING
         assert is_abandoned(watcher.trials[attempt + 1])
-        if attempt < MAX_RETRIES:
+        if attempt < 2:
             again = watcher.ask()
             assert again.number == attempt + 2 and again.suggest_float("x", 0.0, 1.0) == x
-    assert TrialCounts.of(study.trials) == TrialCounts(complete=0, pruned=0, failed=0, abandoned=MAX_RETRIES + 1, running=1)
+    assert TrialCounts.of(study.trials) == TrialCounts(complete=0, pruned=0, failed=0, abandoned=2 + 1, running=1)
     # Whoever was taken for dead changes nothing any more
     study._storage.record_heartbeat(dead._trial_id)  # type: ignore[attr-defined]
 

@@ -78,7 +78,7 @@ class Row(NamedTuple):
     @property
     def run(self) -> Run:
         """The run that the row belongs to."""
-        return Run(*self[: len(Run._fields)])
+        return Run._make(self[: len(Run._fields)])
 
 
 def read(path: Path) -> list[Row]:
