@@ -27,7 +27,7 @@ from sb3_cora.zoo.tuning.entry import plain_settings, yaml_entry
 from sb3_cora.zoo.tuning.games import Game, GameTrial
 from sb3_cora.zoo.tuning.samplers import SamplerOfEachTrial
 from sb3_cora.zoo.tuning.storage import open_storage
-from sb3_cora.zoo.tuning.trials import ERROR, TrialCounts, is_abandoned
+from sb3_cora.zoo.tuning.trials import ERROR, TrialCounts, is_abandoned, is_one_too_many, seed_of_trial
 from tests import algorithms
 from tests.processes import ROOT, TIME_LIMIT, run_zoo, start_zoo
 
@@ -245,6 +245,19 @@ def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path, 
     assert TrialCounts.of(study.trials) == TrialCounts(complete=0, pruned=0, failed=0, abandoned=2 + 1, running=1)
     # Whoever was taken for dead changes nothing any more
     study._storage.record_heartbeat(dead._trial_id)  # type: ignore[attr-defined]
+
+
+def test_trials_that_start_together_agree_on_who_stays() -> None:
+    study = in_memory()
+    study.add_trial(optuna.create_trial(value=1.0))
+    # Abandoned, failed, waiting to be run again, and running
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL))
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs={ERROR: "ValueError: NaN"}))
+    study.enqueue_trial({})
+    study.add_trial(optuna.create_trial(state=TrialState.RUNNING))
+    assert [is_one_too_many(number, study.trials, 3) for number in range(5)] == [False] * 4 + [True]
+    assert TrialCounts.of(study.trials) == TrialCounts(complete=1, pruned=0, failed=1, abandoned=1, running=1)
+    assert len({seed_of_trial(seed, number) for seed in range(10) for number in range(10)}) == 100
 
 
 def test_a_worker_killed_while_it_wrote_spoils_nothing(tmp_path: Path) -> None:

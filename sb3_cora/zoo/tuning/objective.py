@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from sb3_cora.zoo.tuning.games import GameTrial, games_of
 from sb3_cora.zoo.tuning.heartbeats import run_again
-from sb3_cora.zoo.tuning.trials import ERROR, is_abandoned, seed_of_trial
+from sb3_cora.zoo.tuning.trials import ERROR, is_one_too_many, seed_of_trial
 
 if TYPE_CHECKING:
     from sb3_cora.zoo.exp_manager import JointExperimentManager
@@ -50,8 +50,9 @@ class Objective:
         self.current.number = trial.number
         # Its traceback keeps the failed trial's model in memory, which may be what there was too little of.
         self.error = None
-        if self._is_one_too_many(trial):
-            raise OneTrialTooMany(f"{self.max_total_trials} others started before")
+        total = self.max_total_trials
+        if total is not None and is_one_too_many(trial.number, trial.study.get_trials(deepcopy=False), total):
+            raise OneTrialTooMany(f"{total} others started before")
         try:
             return self._value(trial)
         except optuna.TrialPruned:
@@ -66,19 +67,6 @@ class Objective:
         except Exception as error:
             self._fail(trial, error)
             raise
-
-    def _is_one_too_many(self, trial: optuna.Trial) -> bool:
-        """
-        Several workers may have found that one more trial is wanted. The storage numbers trials in the order in which it makes
-        them, and the first ones stay.
-
-        :param trial: The trial, just started.
-        :return: Whether it has to give way.
-        """
-        if self.max_total_trials is None:
-            return False
-        before = trial.study.get_trials(deepcopy=False)[: trial.number]
-        return sum(not is_abandoned(earlier) for earlier in before) >= self.max_total_trials
 
     def _fail(self, trial: optuna.Trial, error: Exception) -> None:
         self.error = error

@@ -1,6 +1,6 @@
 """Which trials count, and as what."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,20 @@ class TrialCounts(NamedTuple):
             abandoned=states.count(None),
             running=states.count(TrialState.RUNNING),
         )
+
+
+def is_one_too_many(number: int, trials: Sequence[FrozenTrial], max_total_trials: int) -> bool:
+    """
+    Several workers may find at the same time that one more trial is wanted. The storage numbers trials in the order in which it
+    makes them, so that all workers agree on the first ones, which stay.
+
+    :param number: Number of a trial that has just started.
+    :param trials: All trials of its study, in the order of their numbers.
+    :param max_total_trials: Number of trials that shall count.
+    :return: Whether the trial has to give way.
+    """
+    # Those that wait to be run again are taken before new ones are made.
+    return sum(not is_abandoned(earlier) for earlier in trials[:number]) >= max_total_trials
 
 
 def seed_of_trial(seed: int, number: int) -> int:
