@@ -50,8 +50,8 @@ class TrialCounts(NamedTuple):
 
 def is_one_too_many(number: int, trials: Sequence[FrozenTrial], max_total_trials: int) -> bool:
     """
-    Several workers may find at the same time that one more trial is wanted. The storage numbers trials in the order in which it
-    makes them, so that all workers agree on the first ones, which stay.
+    Several workers may find at the same time that one more trial is wanted. The storage numbers trials in the order in which
+    it makes them, so that all workers agree on the first ones, which stay.
 
     :param number: Number of a trial that has just started.
     :param trials: All trials of its study, in the order of their numbers.
