@@ -1,5 +1,6 @@
 """Python in processes of its own: what patches on import, must not have been imported yet, or is run as a script."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -130,7 +131,11 @@ def zoo_context() -> Any:
     :return: Makes processes, forked from one in which the zoo has been imported, which takes longer than most of its tests
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "tests.processes", "torch._dynamo"])
+    zoo = ("sb3_cora.zoo.train", "sb3_cora.zoo.enjoy", "sb3_cora.zoo.tune")
+    # What these import when they come to it
+    context.set_forkserver_preload(
+        [*zoo, "tests.processes", "torch._dynamo", "alembic.command", "sqlalchemy.dialects.sqlite", "psycopg"]
+    )
     forkserver.ensure_running()
     return context
 
@@ -144,6 +149,8 @@ def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output
     :param folder: Folder to run in, which may hold packages that the script imports
     :param output: Folder for what it prints
     """
+    # What has been imported stays, and looking through it takes half a second of every collection
+    gc.freeze()
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         with (output / name).open("w") as file:
             os.dup2(file.fileno(), descriptor)
@@ -153,6 +160,22 @@ def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output
     sys.argv = [str(script), *arguments]
     sys.orig_argv = [sys.executable, *sys.argv]
     runpy.run_path(str(script), run_name="__main__")
+
+
+def start_zoo(script: str, *arguments: str, folder: Path, output: Path) -> Any:
+    """
+    Start a script of the zoo. It has no time limit: whoever waits for it needs one.
+
+    :param script: Its name
+    :param arguments: What is passed to it
+    :param folder: Folder to run in, which may hold packages that the script imports
+    :param output: Folder for its ``stdout`` and ``stderr``
+    :return: The process, of ``multiprocessing``, where it can be forked
+    """
+    path = ROOT / "zoo" / script
+    process = zoo_context().Process(target=become_script, args=(path, arguments, folder, output))
+    process.start()
+    return process
 
 
 def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -165,12 +188,10 @@ def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> s
     :param check: Whether an exit status other than 0 is an error
     :return: Exit status and output
     """
-    path = ROOT / "zoo" / script
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        return run_python(path, *arguments, cwd=folder, environment=packages_of(folder), check=check)
+        return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=packages_of(folder), check=check)
     with TemporaryDirectory() as output:
-        process = zoo_context().Process(target=become_script, args=(path, arguments, folder, Path(output)))
-        process.start()
+        process = start_zoo(script, *arguments, folder=folder, output=Path(output))
         process.join(TIME_LIMIT)
         if process.exitcode is None:
             process.kill()

@@ -1,6 +1,6 @@
 """
-The command line over rl_zoo3: ``python -m sb3_cora.zoo.train``, ``.enjoy``, ``.record_video``, ``.explain``, ``.benchmark``
-and ``.plot``.
+The command line over rl_zoo3: ``python -m sb3_cora.zoo.train``, ``.enjoy``, ``.record_video``, ``.tune``,
+``.benchmark``, ``.plot`` and ``.explain``.
 
 It may import everything, but nothing may import it, because rl_zoo3 patches Gymnasium's ``TimeLimit`` when it is imported.
 """

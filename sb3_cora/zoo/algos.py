@@ -5,12 +5,12 @@ import importlib
 from functools import partial
 from types import ModuleType
 
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 import sb3_cora
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from sb3_cora.zoo.hyperparams_opt import convert_params, sample_params
+from sb3_cora.zoo.hyperparams_opt import sample_params
 
 
 def algorithms_of(package: ModuleType) -> dict[str, type[CooperativeOnPolicyAlgorithm]]:
@@ -46,4 +46,3 @@ def register_algorithms() -> None:
                     f"{algorithm} would be --algo {name}, after its module, and so is {ALGOS[name]}: rename the module."
                 )
             HYPERPARAMS_SAMPLER[name] = partial(sample_params, algorithm)
-            HYPERPARAMS_CONVERTER[name] = partial(convert_params, algorithm)

@@ -1,9 +1,11 @@
 """rl_zoo3's experiment manager, for joint environments."""
 
 import shutil
+import uuid
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import optuna
 import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -24,8 +27,11 @@ from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
+from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
 from sb3_cora.zoo.saved_run import saved_settings
+from sb3_cora.zoo.tuning.search import Search
+from sb3_cora.zoo.tuning.storage import open_storage
 from sb3_cora.zoo.versions import versions
 
 # Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.
@@ -83,15 +89,21 @@ class JointExperimentManager(ExperimentManager):
       replaces the best one.
     - ``-i`` continues to count timesteps, with the normalization of the model that it names.
     - If hyperparameters are refused, no folder remains.
-    - An error in a trial of the hyperparameter search ends the search.
+    - The hyperparameter search is that of ``sb3_cora.zoo.tuning``.
 
-    The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``; ``args`` also has ``final_eval_episodes`` and
-    ``reset_num_timesteps``.
+    The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``; ``args`` also has ``final_eval_episodes``,
+    ``reset_num_timesteps``, ``game_seeds`` and ``grace_period``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.evaluation_size = EvaluationSize.of_env(self.env_name.gym_id)
+        # Hyperparameters as they are written in YAML, which the search varies.
+        self.settings: dict[str, Any] = {}
+        if self.optimize_hyperparameters:
+            # Workers that start at the same time would choose the same folder for a run, which no search leaves behind.
+            self.save_path = f"{self.log_path}search_{uuid.uuid4()}"
+            self.params_path = f"{self.save_path}/{self.env_name}"
         # Whether timesteps and schedules continue from those of the model.
         self.keeps_counter = self.continue_training and not self.args.reset_num_timesteps
         if kwargs.get("config") is None:
@@ -127,6 +139,8 @@ class JointExperimentManager(ExperimentManager):
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         hyperparams, saved_hyperparams = super().read_hyperparameters()
+        # A copy, because rl_zoo3 makes Python objects of the original.
+        self.settings = deepcopy(dict(saved_hyperparams))
         if self.continue_training:
             self._warn_of_other_hyperparams(saved_hyperparams)
         return hyperparams, saved_hyperparams
@@ -352,6 +366,27 @@ class JointExperimentManager(ExperimentManager):
         env.close()
         return evaluation
 
+    def for_game(self, env_kwargs: dict[str, Any]) -> "JointExperimentManager":
+        """
+        :param env_kwargs: Further arguments of the environment, in training and evaluation.
+        :return: A copy of the experiment with these arguments.
+        """
+        experiment = copy(self)
+        experiment.env_kwargs = {**self.env_kwargs, **env_kwargs}
+        experiment.eval_env_kwargs = {**self.eval_env_kwargs, **env_kwargs}
+        return experiment
+
+    def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        study = optuna.load_study(study_name=study_name, storage=open_storage(storage))
+        if trial_id is not None and not 0 <= trial_id < len(study.trials):
+            raise ValueError(f"--trial-id {trial_id}: the study {study_name} has the trials 0 to {len(study.trials) - 1}.")
+        trial = study.best_trial if trial_id is None else study.trials[trial_id]
+        # rl_zoo3's own algorithms do not record them.
+        settings = trial.user_attrs.get(SETTINGS)
+        if settings is None:
+            return HYPERPARAMS_CONVERTER[self.algo](trial.params) if convert else trial.params
+        return settings
+
     def objective(self, trial: optuna.Trial) -> float:
         try:
             return super().objective(trial)
@@ -360,3 +395,6 @@ class JointExperimentManager(ExperimentManager):
                 # rl_zoo3 prunes trials that raise an error, which would hide a bug that affects all trials.
                 raise pruned.__cause__ from None
             raise
+
+    def hyperparameters_optimization(self) -> None:
+        Search(self).run()

@@ -6,7 +6,7 @@ Train an algorithm on an environment, or search for its hyperparameters, with rl
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -i logs/cora_ppo/give_way_1/rl_model_768000_steps.zip
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -optimize --n-trials 50 --n-jobs 2
 
-It has all flags of rl_zoo3 and two more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its model. After
+It has all flags of rl_zoo3 and four more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its model. After
 any other interruption, ``-i`` continues from the last checkpoint, for the remaining timesteps or for ``-n`` more.
 """
 
@@ -34,6 +34,7 @@ DEFAULTS = (
     *("--save-freq", "0"),  # a checkpoint before each
     *("--eval-episodes", "0"),  # as many as suit the environment
     *("--n-eval-envs", "0"),  # likewise
+    *("--n-evaluations", "10"),  # of each trial, for its pruning
     *("--num-threads", "1"),  # networks are small, so threads gain little, and they wait for each other if a core is busy
 )
 
@@ -58,6 +59,20 @@ class TrainArgumentParser(argparse.ArgumentParser):
             "--reset-num-timesteps",
             action="store_true",
             help="With -i: count timesteps and schedules from their start again",
+        )
+        self.add_argument(
+            "--game-seeds",
+            default=[],
+            nargs="+",
+            type=int,
+            help="With -optimize: train on these random games (the environment's argument game_seed); the value of a trial is "
+            "its mean return over them, in parts of their optima where these are known",
+        )
+        self.add_argument(
+            "--grace-period",
+            default=120.0,
+            type=float,
+            help="With -optimize and --storage: seconds without a sign of life of its worker after which a trial is repeated",
         )
 
 

@@ -1,0 +1,53 @@
+"""The settings of a trial as an entry of ``hyperparams/<algo>.yml``."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def plain_settings(value: Any) -> Any:
+    """
+    :param value: Settings, or a part of them, possibly with Python objects from the command line.
+    :return: The same as YAML writes it: classes by their dotted names, tuples as lists.
+    :raises ValueError: If it cannot be written so.
+    """
+    if isinstance(value, dict):
+        return {name: plain_settings(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_settings(part) for part in value]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"The setting {value!r} is no part of a YAML file, expected a number, a word, a class, or lists and mappings of these."
+    )
+
+
+def yaml_entry(env_id: str, settings: dict[str, Any], config: Path, comment: str) -> str:
+    """
+    :param env_id: Id of the environment, the entry's key.
+    :param settings: All settings of the entry.
+    :param config: The file that it is meant for. If it anchors its ``default``, the entry holds only what differs from it.
+    :param comment: Of one line.
+    :return: The entry's text.
+    """
+    text = config.read_text(encoding="utf-8") if config.suffix in (".yml", ".yaml") else ""
+    has_anchor = re.search(r"^default:\s*&default\s*$", text, re.MULTILINE) is not None
+    default = yaml.safe_load(text)["default"] if has_anchor else {}
+    lines = [f"# {comment}", f"{_flow(env_id)}:"]
+    # In the order of the file.
+    written = {name: settings[name] for name in (*default, *settings) if name in settings}
+    # An entry could not take back what a default has.
+    if has_anchor and default.keys() <= settings.keys():
+        lines.append("  <<: *default")
+        written = {name: value for name, value in written.items() if name not in default or default[name] != value}
+    lines += [f"  {name}: {_flow(value)}" for name, value in written.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _flow(value: Any) -> str:
+    # Without the dots with which YAML ends a document of one word.
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).removesuffix("...\n").strip()

@@ -1,0 +1,103 @@
+"""The report of a study: its trials, the best one as an entry of ``hyperparams/<algo>.yml``, and plots."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sb3_cora.zoo.hyperparams_opt import SETTINGS
+from sb3_cora.zoo.tuning.entry import yaml_entry
+from sb3_cora.zoo.tuning.plots import plot_history, plot_importances
+from sb3_cora.zoo.tuning.trials import TrialCounts
+
+if TYPE_CHECKING:
+    from sb3_cora.zoo.exp_manager import JointExperimentManager
+
+
+def report_folder(manager: "JointExperimentManager", study_name: str) -> Path:
+    """
+    :param manager: The experiment.
+    :param study_name: Name of the study.
+    :return: The folder of its report.
+    """
+    return Path(manager.log_folder, manager.algo, f"study_{study_name.replace('/', '-')}")
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """
+    :param study: The study.
+    :return: Its best complete trial, None if no trial is complete.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def entry_of(study: optuna.Study, trial: FrozenTrial, env_id: str, config: Path) -> str | None:
+    """
+    :param study: The study.
+    :param trial: One of its trials.
+    :param env_id: Id of the environment.
+    :param config: The file that the entry is meant for.
+    :return: The entry, None if the trial has not recorded its settings, as those of rl_zoo3's own algorithms.
+    """
+    settings = trial.user_attrs.get(SETTINGS)
+    if settings is None:
+        return None
+    return yaml_entry(env_id, settings, config, f"Trial {trial.number} of the study {study.study_name}: {trial.value:.6g}")
+
+
+def write_report(study: optuna.Study, manager: "JointExperimentManager", folder: Path) -> None:
+    """
+    Print the outcome of a study, and write its files.
+
+    :param study: The study.
+    :param manager: The experiment.
+    :param folder: The folder of the report.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trials = study.get_trials(deepcopy=False)
+    counts = TrialCounts.of(trials)
+    print(f"Study {study.study_name}: {counts.complete} trials complete, {counts.pruned} pruned, {counts.failed} failed")
+    paths = {"Trials": folder / "trials.csv"}
+    write_whole(paths["Trials"], lambda path: study.trials_dataframe().to_csv(path, index=False))
+    best = best_trial(study)
+    if best is not None:
+        print(f"Best trial: {best.number}, value {best.value:.6g}")
+        entry = entry_of(study, best, manager.env_name.gym_id, Path(manager.config))
+        if entry is not None:
+            print(f"To be pasted at the end of {manager.config}:\n\n{entry}")
+            paths["Best trial"] = folder / "best.yml"
+            write_whole(paths["Best trial"], lambda path: path.write_text(entry, encoding="utf-8"))
+        if not manager.no_optim_plots:
+            title = f"{manager.algo} on {manager.env_name}"
+            paths["History"] = folder / "optimization_history.png"
+            write_whole(paths["History"], lambda path: plot_history(trials, path, title))
+            importances = folder / "param_importances.png"
+            if write_whole(importances, lambda path: plot_importances(study, path, title)):
+                paths["Importances"] = importances
+    for label, path in paths.items():
+        print(f"{label + ':':<16}{path}")
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> bool:
+    """
+    Write a file in one step, since several workers may end a study at the same time.
+
+    :param path: The file.
+    :param write: Writes it to another path, with the same suffix. If it returns False, there is nothing to write.
+    :return: Whether it was written.
+    """
+    with NamedTemporaryFile(dir=path.parent, suffix=path.suffix, delete=False) as temporary:
+        pass
+    is_written = write(Path(temporary.name)) is not False
+    if is_written:
+        # Temporary files are for their owner only.
+        os.chmod(temporary.name, 0o644)
+        os.replace(temporary.name, path)
+    else:
+        os.unlink(temporary.name)
+    return is_written
