@@ -297,7 +297,7 @@ def test_command_refuses(
 
 def test_labels_keep_the_order_that_is_asked_for() -> None:
     runs = [trained_run(algo=algo) for algo in ("happo", "mappo", "ippo")]
-    assert [run.algo for run in selected(runs, "algo", None)] == ["happo", "ippo", "mappo"]
+    assert [run.algo for run in selected(runs, "algo", None)] == ["happo", "mappo", "ippo"]
     assert [run.algo for run in selected(runs, "algo", ["mappo", "happo", "mappo"])] == ["mappo", "happo"]
 
 

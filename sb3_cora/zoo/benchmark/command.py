@@ -138,41 +138,59 @@ def arguments() -> argparse.Namespace:
     return args
 
 
+def lacking(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
+    """
+    :param tasks: The runs of the suite.
+    :param rows: Of the table.
+    :return: The runs that have not finished.
+    """
+    finished = {row.run for row in rows if row.kind == "final"}
+    return [task for task in tasks if task.run not in finished]
+
+
+def run_suite(tasks: Sequence[Task], table: Path, args: argparse.Namespace) -> int:
+    """
+    Run what the table lacks.
+
+    :param tasks: The runs of the suite.
+    :param table: The table, which nothing else may write to.
+    :param args: The command line's flags.
+    :return: Number of runs that failed.
+    """
+    rows = tidy(table, tasks)
+    missing = lacking(tasks, rows)
+    show_plan(tasks, missing, rows, args.workers, lists=False)
+    write_configs(tasks, table.with_suffix(".configs.yml"))
+    if not missing:
+        return 0
+    if args.ray is None:
+        runs = run_locally(missing, args.workers, args.log_folder)
+    else:
+        runs = run_on_ray(missing, args.ray, args.log_folder)
+    with contextlib.closing(runs):
+        n_failed = run_missing(missing, runs, table)
+    tidy(table, tasks)
+    return n_failed
+
+
 def main() -> None:
     """Run what the command line names, as far as the table lacks it."""
     args = arguments()
     register_algorithms()
     for package in args.gym_packages:
         importlib.import_module(package)
-    try:
-        tasks = read_suite(find_suite(args.suite), args.quick)
-    except ValueError as error:
-        sys.exit(str(error))
-    table = args.output or Path("benchmarks", "results", f"{tasks[0].run.suite}.csv")
-    table.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{table}.lock")
     # As upon Ctrl-C: the trainings end with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with contextlib.ExitStack() as stack:
-            if not args.dry_run:
-                stack.enter_context(lock.acquire(timeout=0))
-            rows = tidy(table, tasks) if not args.dry_run else results.read(table)
-            finished = {row.run for row in rows if row.kind == "final"}
-            missing = [task for task in tasks if task.run not in finished]
-            show_plan(tasks, missing, rows, args.workers, lists=args.dry_run)
-            if args.dry_run:
-                return
-            write_configs(tasks, table.with_suffix(".configs.yml"))
-            n_failed = 0
-            if missing:
-                if args.ray is None:
-                    runs = run_locally(missing, args.workers, args.log_folder)
-                else:
-                    runs = run_on_ray(missing, args.ray, args.log_folder)
-                with contextlib.closing(runs):
-                    n_failed = run_missing(missing, runs, table)
-                tidy(table, tasks)
+        tasks = read_suite(find_suite(args.suite), args.quick)
+        table = args.output or Path("benchmarks", "results", f"{tasks[0].run.suite}.csv")
+        if args.dry_run:
+            rows = results.read(table)
+            show_plan(tasks, lacking(tasks, rows), rows, args.workers, lists=True)
+            return
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{table}.lock").acquire(timeout=0):
+            n_failed = run_suite(tasks, table, args)
     except Timeout:
         sys.exit(f"Another benchmark writes to {table}: wait for its end, or name another table with --output.")
     except KeyboardInterrupt:
@@ -183,4 +201,4 @@ def main() -> None:
     if not args.no_plots and any(row.kind == "final" for row in results.read(table)):
         plot([str(table), "--output", str(table.with_suffix(""))])
     if n_failed:
-        sys.exit(f"{n_failed} of {len(missing)} runs have failed. The same command tries them again.")
+        sys.exit(f"{n_failed} runs have failed. The same command tries them again.")
