@@ -16,7 +16,7 @@ TEST_ENVIRONMENT = OMP_NUM_THREADS=1
 TEST_PROCESSES = 2
 
 .DEFAULT_GOAL = help
-.PHONY: help install train test lint type format clean
+.PHONY: help install train test lint type format docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,5 +48,8 @@ format: $(INSTALLED)  ## mend what lint can, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove .venv and the caches, but no trained model
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+docs: $(INSTALLED)  ## build the documentation in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going --builder html docs docs/_build/html
+
+clean:  ## remove .venv, the built documentation and the caches, but no trained model
+	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -26,5 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     and the first to start one could be Stable-Baselines3, for a ``SubprocVecEnv``.
     """
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    if can_fork and any(hasattr(getattr(item, "module", None), "run_zoo") for item in items):
+    forking = ("run_zoo", "run_script")
+    if can_fork and any(hasattr(getattr(item, "module", None), name) for item in items for name in forking):
         zoo_context()

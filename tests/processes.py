@@ -162,41 +162,54 @@ def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output
     runpy.run_path(str(script), run_name="__main__")
 
 
-def start_zoo(script: str, *arguments: str, folder: Path, output: Path) -> Any:
+def start_script(script: Path, *arguments: str, folder: Path, output: Path) -> Any:
     """
-    Start a script of the zoo. It has no time limit: whoever waits for it needs one.
+    Start a script of the project. It has no time limit: whoever waits for it needs one.
 
-    :param script: Its name
+    :param script: Its path
     :param arguments: What is passed to it
     :param folder: Folder to run in, which may hold packages that the script imports
     :param output: Folder for its ``stdout`` and ``stderr``
     :return: The process, of ``multiprocessing``, where it can be forked
     """
-    path = ROOT / "zoo" / script
-    process = zoo_context().Process(target=become_script, args=(path, arguments, folder, output))
+    process = zoo_context().Process(target=become_script, args=(script, arguments, folder, output))
     process.start()
     return process
 
 
-def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def start_zoo(script: str, *arguments: str, folder: Path, output: Path) -> Any:
     """
-    Run a script of the zoo to its end.
+    Start a script of the zoo by its name, see ``start_script``.
+    """
+    return start_script(ROOT / "zoo" / script, *arguments, folder=folder, output=output)
 
-    :param script: Its name
+
+def run_script(script: Path, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """
+    Run a script of the project to its end, where it can be forked from a process that has imported what it imports.
+
+    :param script: Its path
     :param arguments: What is passed to it
     :param folder: Folder to run in, which may hold packages that the script imports
     :param check: Whether an exit status other than 0 is an error
     :return: Exit status and output
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
-        return run_python(ROOT / "zoo" / script, *arguments, cwd=folder, environment=packages_of(folder), check=check)
+        return run_python(script, *arguments, cwd=folder, environment=packages_of(folder), check=check)
     with TemporaryDirectory() as output:
-        process = start_zoo(script, *arguments, folder=folder, output=Path(output))
+        process = start_script(script, *arguments, folder=folder, output=Path(output))
         process.join(TIME_LIMIT)
         if process.exitcode is None:
             process.kill()
-            raise subprocess.TimeoutExpired([script, *arguments], TIME_LIMIT)
+            raise subprocess.TimeoutExpired([str(script), *arguments], TIME_LIMIT)
         stdout, stderr = ((Path(output) / name).read_text() for name in ("stdout", "stderr"))
     if check:
         assert process.exitcode == 0, stdout[-2000:] + stderr[-4000:]
     return subprocess.CompletedProcess(arguments, process.exitcode, stdout, stderr)
+
+
+def run_zoo(script: str, *arguments: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """
+    Run a script of the zoo by its name, see ``run_script``.
+    """
+    return run_script(ROOT / "zoo" / script, *arguments, folder=folder, check=check)

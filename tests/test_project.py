@@ -1,21 +1,17 @@
-"""The shape of the project: who imports whom, what an import loads, and that the README tells the truth."""
+"""The shape of the project: who imports whom, what an import loads, and that the README names what there is."""
 
 import ast
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sb3_cora import CORAPPO
-from tests.algorithms import ALGORITHMS, make_tiny
+from tests.algorithms import ALGORITHMS
 from tests.processes import ROOT, run_python
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]
 PACKAGE = ROOT / "sb3_cora"
 ALGORITHM_PACKAGES = {
     path.parent.name for path in PACKAGE.glob("*/__init__.py") if path.parent.name not in ("common", "credit", "envs", "zoo")
@@ -206,59 +202,6 @@ def test_import_loads_no_optional_dependency() -> None:
     assert sorted(set(OPTIONAL) & set(loaded) - imported_by_sb3) == []
 
 
-def examples(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-
-
-def test_readme_example_runs(tmp_path: Path) -> None:
-    (example,) = examples("README.md")
-    assert "n_envs=256" in example
-    assert "learn(1e6)" in example
-    # One rollout of few worlds
-    shortened = example.replace("n_envs=256", "n_envs=32").replace("learn(1e6)", "learn(1)")
-    run = run_python("-c", shortened, cwd=tmp_path)
-    assert "total_timesteps" in run.stdout
-    assert (tmp_path / "give_way.zip").is_file()
-
-
-def test_example_of_credits_runs() -> None:
-    (example,) = examples("docs/credits.md")
-    *setting_up, asking = example.strip().splitlines()
-    namespace: dict[str, Any] = {}
-    exec("\n".join(setting_up), namespace)
-    assert eval(asking, namespace).tolist() == [pytest.approx([2 / 3, 1 / 6, 1 / 6])]
-
-
-def test_example_of_acting_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mpe2, _ = pytest.importorskip("mpe2.simple_spread_v3"), pytest.importorskip("vmas")
-    (example,) = examples("docs/environments.md")
-    monkeypatch.chdir(tmp_path)
-    make_tiny(CORAPPO, mpe2.parallel_env()).save("simple_spread")
-    make_tiny(CORAPPO, "give_way").save("give_way")
-    namespace: dict[str, Any] = {}
-    exec(example.replace("range(300)", "range(3)"), namespace)
-    assert namespace["dones"].shape == (8,)
-
-
-def test_pip_lines_of_the_readme_install() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [shlex.split(line, comments=True) for line in re.findall(r"^pip install .*", readme, flags=re.MULTILINE)]
-    arguments = [argument for command in commands for argument in command[2:]]
-    assert "torch" in arguments and len(arguments) > 1
-    metadata = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[2]
-    extras = set(re.findall(r"^([a-z]+) = ", metadata.partition("\n[tool")[0], flags=re.MULTILINE))
-    for argument in arguments:
-        asked = re.search(r"\[(.*)\]", argument)
-        # pip itself passes over an extra that there is not
-        assert asked is None or set(asked[1].split(",")) <= extras, argument
-        if argument == "torch":
-            continue
-        # All but the download and the installation: reads the line, and builds the metadata of the clone
-        dry_run = ["install", "--dry-run", "--no-deps", "--no-build-isolation", "--no-index"]
-        run = run_python("-m", "pip", *dry_run, argument, cwd=ROOT)
-        assert "Would install sb3-cora" in run.stdout, argument
-
-
 def test_readme_names_what_exists() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
@@ -276,12 +219,6 @@ def test_the_instructions_name_files_that_exist() -> None:
     assert len(named) > 20
     for name in named:
         assert any((folder / name).exists() for folder in (ROOT, PACKAGE, PACKAGE / "envs")), name
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-        assert (page.parent / link).exists(), link
 
 
 def test_torch_is_the_first_constraint_and_pinned() -> None:

@@ -7,10 +7,11 @@ Run a suite: algorithms on environments over games and seeds, into one table, wi
     python -m sb3_cora.zoo.benchmark mujoco --ray auto
     python -m sb3_cora.zoo.benchmark vmas --dry-run
 
-SUITE is one of this project's (benchmarks/suites/) or a YAML file of one's own; how to write one stands in docs/zoo.md. A run
-goes to the table as soon as it has finished, and what the table has is not repeated: a benchmark that was interrupted, by
-whatever, goes on with the same command. A run that fails becomes a row of its own, the others go on, and it is tried again by
-the next call. A changed configuration is a new run; a change of the code is not, but every row has its commit.
+SUITE is one of this project's (benchmarks/suites/) or a YAML file of one's own; how to write one stands in
+docs/benchmarking.md. A run goes to the table as soon as it has finished, and what the table has is not repeated: a benchmark
+that was interrupted, by whatever, goes on with the same command. A run that fails becomes a row of its own, the others go on,
+and it is tried again by the next call. A changed configuration is a new run; a change of the code is not, but every row has
+its commit.
 """
 
 import argparse
