@@ -39,8 +39,8 @@ def main() -> None:
         print(f"{concept}: {[round(credit, 2) for credit in credits]}")
 
     env = make_joint_vec_env("climbing", n_envs=16, seed=0)
-    model = CORAPPO("MlpPolicy", env, credit="ensc", n_steps=32, batch_size=64, seed=0)
-    model.learn(512 if args.quick else 40_000)
+    model = CORAPPO("MlpPolicy", env, credit="ensc", n_steps=25, batch_size=100, seed=0)
+    model.learn(400 if args.quick else 40_000)
     print(f"Return in climbing: {evaluate_policy(model, env, n_eval_episodes=16)[0]:.1f}")
 
 

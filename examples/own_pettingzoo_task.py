@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Three algorithms on a task of one's own")
     parser.add_argument("--quick", action="store_true", help="one seed, and few steps")
     args = parser.parse_args()
-    n_seeds, n_timesteps = (1, 512) if args.quick else (5, 50_000)
+    n_seeds, n_timesteps = (1, 512) if args.quick else (3, 20_000)
 
     check_joint_env(make_joint_vec_env(Rendezvous))
     for algorithm in (CORAPPO, MAPPO, IPPO):

@@ -144,6 +144,18 @@ def commands(page: Path) -> Iterator[list[str]]:
                 yield words
 
 
+def test_numbers_are_measured_ones() -> None:
+    """Those with decimals in the text of the README and of the pages of algorithms stand among the results."""
+    results = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    quoted = set()
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md", *ROOT.glob("docs/algorithms/*.md")):
+        # Neither code nor formulas, nor addresses
+        text = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$|\]\([^)]*\)", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        quoted |= set(re.findall(r"(?<![\d.])\d+\.\d+(?![\d.])", text))
+    assert {"0.86", "9.00"} <= quoted
+    assert {number for number in quoted if not re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", results)} == set()
+
+
 @cache
 def flags_of(script: str) -> set[str]:
     """
