@@ -170,7 +170,7 @@ def test_sampled_shapley_credits_are_unbiased(sampling: str) -> None:
     def measure(rollout: Rollout) -> None:
         exact = CORAPPO._allocate_credits(model, rollout).numpy()
         model.n_coalitions, model.coalition_sampling = 4, sampling
-        drawn = np.stack([CORAPPO._allocate_credits(model, rollout).numpy() for _ in range(400)])
+        drawn = np.stack([CORAPPO._allocate_credits(model, rollout).numpy() for _ in range(200)])
         error = drawn.std(axis=0) / np.sqrt(len(drawn))
         assert (np.abs(drawn.mean(axis=0) - exact) <= 5 * error + 1e-5).all() and error.max() > 1e-3
 

@@ -92,11 +92,11 @@ def test_give_way_is_not_disturbed_by_an_evaluation(algorithm: Algorithm) -> Non
 def test_two_models_in_one_process_do_not_share_their_environments(algorithm: Algorithm) -> None:
     # The process has one generator for actions, so interleaved trainings differ from separate ones, as in
     # Stable-Baselines3; the environments have generators of their own
-    alone = make_joint_vec_env("multi_give_way", n_envs=2, seed=3, max_steps=4)
-    observations = [alone.reset()] + [alone.step(np.zeros((2, 4, 2), np.float32))[0] for _ in range(12)]
-    beside = make_joint_vec_env("multi_give_way", n_envs=2, seed=3, max_steps=4)
-    model = make_tiny(algorithm, make_joint_vec_env("multi_give_way", n_envs=3, seed=4, max_steps=3), n_steps=4, batch_size=12)
+    alone = make_joint_vec_env("give_way", n_envs=2, seed=3, max_steps=4)
+    observations = [alone.reset()] + [alone.step(np.zeros((2, 2, 2), np.float32))[0] for _ in range(12)]
+    beside = make_joint_vec_env("give_way", n_envs=2, seed=3, max_steps=4)
+    model = make_tiny(algorithm, make_joint_vec_env("give_way", n_envs=3, seed=4, max_steps=3), n_steps=4, batch_size=12)
     np.testing.assert_array_equal(beside.reset(), observations[0])
     for expected in observations[1:]:
         model.learn(12, reset_num_timesteps=False)
-        np.testing.assert_array_equal(beside.step(np.zeros((2, 4, 2), np.float32))[0], expected)
+        np.testing.assert_array_equal(beside.step(np.zeros((2, 2, 2), np.float32))[0], expected)

@@ -453,7 +453,7 @@ def test_wrappers_and_evaluation_of_sb3() -> None:
     assert lengths == [5] * 7 and np.isfinite(returns).all()
 
 
-@pytest.mark.parametrize(("scenario", "max_steps", "ends"), [("give_way", 30, False), ("balance", 300, True)])
+@pytest.mark.parametrize(("scenario", "max_steps", "ends"), [("give_way", 30, False), ("balance", 60, True)])
 def test_evaluate_policy_is_stepping_bare_vmas(scenario: str, max_steps: int, ends: bool) -> None:
     """One world, a policy of its own: returns and lengths of two episodes, time limits and the falls of ``balance`` alike."""
     # Actions of full size, under which nothing stays in balance
