@@ -1,5 +1,6 @@
 """What a user gets wrong ends in an error that names the value and the remedy."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -266,9 +267,16 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("normalized", [False, True], ids=["plain", "VecNormalize"])
-@pytest.mark.parametrize(("part", "kwargs", "said"), FAULTS, ids=lambda value: value if isinstance(value, str) else "")
-@over_algorithms
+@pytest.mark.parametrize(
+    ("part", "kwargs", "said", "normalized", "algorithm"),
+    # The algorithms in turn, because it is not they who look
+    [
+        pytest.param(
+            *fault, normalized, algorithm, id=f"{fault[0]}-{'VecNormalize' if normalized else 'plain'}-{algorithm.__name__}"
+        )
+        for (fault, normalized), algorithm in zip(itertools.product(FAULTS, (False, True)), itertools.cycle(ALGORITHMS))
+    ],
+)
 def test_what_is_not_finite_stops_the_training(
     algorithm: Algorithm, part: str, kwargs: dict[str, Any], said: str, normalized: bool, tmp_path: Path
 ) -> None:

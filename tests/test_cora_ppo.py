@@ -132,7 +132,7 @@ def learn_and_measure(model: CORAPPO, measure: Callable[[Rollout], None]) -> Non
 def test_expected_baseline_actions() -> None:
     """With many draws, values of coalitions are expectations over the others' policies, here summed over all their actions."""
     env = MatrixGame(np.random.default_rng(0).uniform(-1, 1, (2, 3)))
-    model = make_tiny(CORAPPO, env, credit="singleton", baseline_action="expectation", n_baseline_samples=10_000)
+    model = make_tiny(CORAPPO, env, credit="singleton", baseline_action="expectation", n_baseline_samples=2500)
 
     @th.no_grad()
     def measure(rollout: Rollout) -> None:
@@ -148,7 +148,8 @@ def test_expected_baseline_actions() -> None:
                 of_each.append(model.policy.q_critic(rollout.observation.state, joint).amin(dim=0))
             expected = (probs[:, other] * th.stack(of_each, dim=1)).sum(dim=1)
             spread = th.stack(of_each, dim=1).std(dim=1)
-            assert ((found[:, agent] - expected).abs() < 5 * spread / 100).all() and spread.min() > 0
+            # What is drawn from three numbers deviates by half their range at most, and they themselves by no less
+            assert ((found[:, agent] - expected).abs() < 5 * spread / 50).all() and spread.min() > 0
 
     learn_and_measure(model, measure)
 
@@ -169,7 +170,7 @@ def test_sampled_shapley_credits_are_unbiased(sampling: str) -> None:
     def measure(rollout: Rollout) -> None:
         exact = CORAPPO._allocate_credits(model, rollout).numpy()
         model.n_coalitions, model.coalition_sampling = 4, sampling
-        drawn = np.stack([CORAPPO._allocate_credits(model, rollout).numpy() for _ in range(400)])
+        drawn = np.stack([CORAPPO._allocate_credits(model, rollout).numpy() for _ in range(200)])
         error = drawn.std(axis=0) / np.sqrt(len(drawn))
         assert (np.abs(drawn.mean(axis=0) - exact) <= 5 * error + 1e-5).all() and error.max() > 1e-3
 

@@ -440,20 +440,22 @@ def rows_of(masks: th.Tensor, sampled: th.Tensor) -> th.Tensor:
         ("permutations", 8, True, False),
     ],
 )
-@pytest.mark.parametrize("absent", [(), (3,), (1, 4)])
-def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include_extremes, absent):
+def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include_extremes):
     """The mean of many estimates is the exact value, to their standard error; those who left get nothing from any."""
     masks, generator = all_coalitions(5), th.Generator().manual_seed(1)
+    # Four games that nobody has left, four without agent 3, and four without agents 1 and 4
+    players = th.ones(12, 5, dtype=th.bool)
+    players[4:8, 3] = players[8:, 1] = players[8:, 4] = False
     values, grand_value = seeded_games(4, masks)
-    players = th.ones(4, 5, dtype=th.bool)
-    players[:, list(absent)] = False
+    values, grand_value = values.repeat(3, 1), grand_value.repeat(3)
     # Agents that take no part change no value
-    represented = (masks & players[0]).long() @ 2 ** th.arange(5)
-    values = th.cat([th.zeros(4, 1), values, grand_value[:, None]], dim=1)[:, represented]
-    values[:, represented == int(players[0].long() @ 2 ** th.arange(5))] = grand_value[:, None]
+    represented = (masks & players[:, None]).long() @ 2 ** th.arange(5)
+    values = th.cat([th.zeros(12, 1), values, grand_value[:, None]], dim=1).gather(1, represented)
+    everyone = represented == (players.long() @ 2 ** th.arange(5))[:, None]
+    values = th.where(everyone, grand_value[:, None], values)
     exact = allocate(values, masks, grand_value, concept, player_mask=players).credits
     estimates = []
-    for _ in range(1000):
+    for _ in range(500):
         sample = draw_coalitions(5, n_coalitions, sampling, generator, paired=paired, include_extremes=include_extremes)
         result = allocate(values[:, rows_of(masks, sample.masks)], sample, grand_value, concept, player_mask=players)
         estimates.append(result.credits)
@@ -476,16 +478,17 @@ def test_sampled_credits_approach_the_full_ones(concept, sampling):
     if extremes_needed and sampling == "permutations":
         pytest.skip("made of coalitions that a few orders may not meet")
     errors = []
-    for n_coalitions in (24, 120, 3000 if sampling == "permutations" else 126):
+    # The last are all there are, or nearly so: one draw is like the other
+    for n_coalitions, n_draws in ((24, 3), (120, 3), (3000 if sampling == "permutations" else 126, 1)):
         generator = th.Generator().manual_seed(0)
         total = 0.0
-        for _ in range(10):
+        for _ in range(n_draws):
             sample = draw_coalitions(
                 n_agents, n_coalitions, sampling, generator, paired=True, include_extremes=extremes_needed
             )
             credits = allocate(values[:, rows_of(masks, sample.masks)], sample, grand_value, concept).credits
             total += (credits - exact).abs().mean().item()
-        errors.append(total / 10)
+        errors.append(total / n_draws)
     if concept in ("equal", "shared", "difference", "singleton"):
         assert max(errors) < 1e-12
     else:

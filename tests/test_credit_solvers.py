@@ -154,7 +154,7 @@ def least_objective_with_deviations(values, masks, grand_value, weight, epsilon_
 @pytest.mark.parametrize("weight", [0.05, 0.5, 1.5])
 def test_linearized_variance_against_linear_programming(n_agents, epsilon_bound, kind, weight):
     masks = all_coalitions(n_agents)
-    values, grand_value = games(10, masks, kind)
+    values, grand_value = games(4, masks, kind)
     result = allocate(values, masks, grand_value, "core_l1", variance_weight=weight, epsilon_bound=epsilon_bound)
     deviations = result.credits - grand_value[:, None] / n_agents
     reached = result.epsilon + weight * deviations.abs().mean(dim=1)
@@ -163,19 +163,24 @@ def test_linearized_variance_against_linear_programming(n_agents, epsilon_bound,
         assert reached[sample].item() == pytest.approx(least_objective_with_deviations(*game, weight, epsilon_bound), abs=1e-7)
 
 
-@pytest.mark.parametrize("kind", GAMES)
-@pytest.mark.parametrize("n_agents, n_games", [(3, 500), (6, 300), (10, 100), (20, 60)])
-def test_linearized_variance_converges_on_every_kind_of_game(kind, n_agents, n_games):
+@pytest.mark.parametrize("n_agents, n_games", [(3, 500), (6, 300), (10, 100), (20, 30)])
+def test_linearized_variance_converges_on_every_kind_of_game(n_agents, n_games):
+    """All kinds in one batch, ``n_games`` of each."""
     if n_agents <= 6:
         masks = all_coalitions(n_agents)
     else:
         masks = draw_coalitions(n_agents, 200, generator=th.Generator().manual_seed(0), paired=True).masks
-    values, grand_value = games(n_games, masks, kind)
+    values, grand_value = map(th.cat, zip(*(games(n_games, masks, kind) for kind in GAMES), strict=True))
     largest = th.maximum(values.abs().amax(dim=1), grand_value.abs()).clamp(min=1e-300)
+
+    def kinds(failed: th.Tensor) -> list[str]:
+        return [kind for kind, of_kind in zip(GAMES, failed.split(n_games), strict=True) if of_kind.any()]
+
     for weight in (0.003, 0.3, 3.0):
-        result = allocate(values, masks, grand_value, "core_l1", variance_weight=weight)
-        assert result.converged.all()
-        assert ((result.credits.sum(dim=1) - grand_value).abs() <= 1e-9 * largest).all()
+        # Unchecked, for the names of the kinds
+        result = allocate(values, masks, grand_value, "core_l1", variance_weight=weight, check=False)
+        assert kinds(~result.converged) == []
+        assert kinds(~((result.credits.sum(dim=1) - grand_value).abs() <= 1e-9 * largest)) == []
 
 
 @pytest.mark.parametrize("n_agents", [2, 3, 5])

@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_cora import make_joint_vec_env
+from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, actor_weights, assert_same_weights, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam
@@ -68,7 +68,11 @@ def test_without_a_seed_runs_differ(algorithm: Algorithm) -> None:
     assert not th.equal(first["output_net.weight"], second["output_net.weight"])
 
 
-@over_algorithms
+# One that draws coalitions and random minibatches of its own while it learns, and one that does not
+over_both_kinds = pytest.mark.parametrize("algorithm", [CORAPPO, MAPPO])
+
+
+@over_both_kinds
 def test_give_way_is_not_disturbed_by_an_evaluation(algorithm: Algorithm) -> None:
     def run(evaluated: bool) -> dict[str, th.Tensor]:
         # Episodes of 5 steps end within the rollout, so that resets draw from VMAS's random stream too
@@ -84,15 +88,15 @@ def test_give_way_is_not_disturbed_by_an_evaluation(algorithm: Algorithm) -> Non
     assert_same_weights(alone, run(evaluated=False))
 
 
-@over_algorithms
+@over_both_kinds
 def test_two_models_in_one_process_do_not_share_their_environments(algorithm: Algorithm) -> None:
     # The process has one generator for actions, so interleaved trainings differ from separate ones, as in
     # Stable-Baselines3; the environments have generators of their own
-    alone = make_joint_vec_env("multi_give_way", n_envs=2, seed=3, max_steps=4)
-    observations = [alone.reset()] + [alone.step(np.zeros((2, 4, 2), np.float32))[0] for _ in range(12)]
-    beside = make_joint_vec_env("multi_give_way", n_envs=2, seed=3, max_steps=4)
-    model = make_tiny(algorithm, make_joint_vec_env("multi_give_way", n_envs=3, seed=4, max_steps=3), n_steps=4, batch_size=12)
+    alone = make_joint_vec_env("give_way", n_envs=2, seed=3, max_steps=4)
+    observations = [alone.reset()] + [alone.step(np.zeros((2, 2, 2), np.float32))[0] for _ in range(12)]
+    beside = make_joint_vec_env("give_way", n_envs=2, seed=3, max_steps=4)
+    model = make_tiny(algorithm, make_joint_vec_env("give_way", n_envs=3, seed=4, max_steps=3), n_steps=4, batch_size=12)
     np.testing.assert_array_equal(beside.reset(), observations[0])
     for expected in observations[1:]:
         model.learn(12, reset_num_timesteps=False)
-        np.testing.assert_array_equal(beside.step(np.zeros((2, 4, 2), np.float32))[0], expected)
+        np.testing.assert_array_equal(beside.step(np.zeros((2, 2, 2), np.float32))[0], expected)

@@ -103,7 +103,7 @@ def test_no_ids_without_the_suite() -> None:
 @pytest.mark.parametrize("agent_obsk", [0, 1, 2])
 @pytest.mark.parametrize(("scenario", "split"), RUNNABLE)
 def test_an_episode_is_that_of_the_bare_suite(scenario: str, split: str, agent_obsk: int) -> None:
-    n_steps = 150
+    n_steps = 50
     env = MaMuJoCoEnv(scenario, split, agent_obsk=agent_obsk, max_steps=n_steps)
     bare = mamujoco_v1.parallel_env(scenario, split, agent_obsk=agent_obsk, max_episode_steps=n_steps)
     # The suite leaves the order of two joints of Pusher to chance.
@@ -240,17 +240,20 @@ def play(vec_env: VecEnv, actions: np.ndarray) -> dict[str, np.ndarray]:
 
 
 # Swimmers of many segments have their model written at construction, at the same time in all processes.
-@pytest.mark.parametrize("env_id", ["mujoco/Hopper-3x1", "mujoco/ManySegmentSwimmer-10x2"])
-def test_same_seed_same_rollout_in_one_process_and_in_several(env_id: str) -> None:
+@pytest.mark.parametrize(
+    ("env_id", "other_class"), [("mujoco/Hopper-3x1", DummyVecEnv), ("mujoco/ManySegmentSwimmer-10x2", SubprocVecEnv)]
+)
+def test_same_seed_same_rollout_in_one_process_and_in_several(
+    env_id: str, other_class: type[DummyVecEnv | SubprocVecEnv]
+) -> None:
     def make(vec_env_cls: type[DummyVecEnv | SubprocVecEnv], seed: int = 7) -> VecEnv:
         return make_joint_vec_env(env_id, n_envs=2, seed=seed, vec_env_cls=vec_env_cls, max_steps=40)
 
     space = make(DummyVecEnv).action_space
     actions = np.stack([random_actions(space, 100)] * 2, axis=1)
-    one, again, several = (play(make(cls), actions) for cls in (DummyVecEnv, DummyVecEnv, SubprocVecEnv))
+    one, other = (play(make(cls), actions) for cls in (DummyVecEnv, other_class))
     for key, part in one.items():
-        np.testing.assert_array_equal(part, again[key])
-        np.testing.assert_array_equal(part, several[key])
+        np.testing.assert_array_equal(part, other[key])
     assert one["dones"].sum() >= 4
     # The same actions in both worlds, and in the same world of another seed
     assert not np.array_equal(one["state"][:, 0], one["state"][:, 1])
@@ -328,10 +331,10 @@ def test_evaluate_policy_is_stepping_by_hand() -> None:
     [pytest.param(env_id, marks=pytest.mark.slow) if env_id in SLOW_IDS else env_id for env_id in IDS],
 )
 def test_checkers_pass(env_id: str) -> None:
-    env = gym.make(env_id)
+    # On short episodes: what the limits of the robots are by default is tested above
+    env = gym.make(env_id, max_steps=20)
     check_env(env, warn=False)
     check_joint_env(env)
-    # On short episodes, because the time limit is reached above
     check_joint_env(gym.make(env_id, observation="full_state_id", max_steps=20))
     check_joint_env(make_joint_vec_env(env_id, n_envs=2, max_steps=20))
 

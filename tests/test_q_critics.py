@@ -1,6 +1,5 @@
 """What Q-critics know by default."""
 
-import numpy as np
 import pytest
 
 from sb3_cora import CORAPPO
@@ -11,7 +10,7 @@ from sb3_cora.envs.registration import GAMES
 
 @pytest.mark.parametrize("game", sorted(GAMES))
 def test_critics_know_what_actions_do_in_every_game(game: str) -> None:
-    """Credits say nothing before: by default, within 20 rollouts."""
+    """Credits say nothing before: by default, within 20 rollouts, of which the first that shows it ends the test."""
     env = GameVecEnv(game, num_envs=16)
     # Whole episodes
     n_steps = {1: 8, 10: 40, 25: 50}[env.game.n_steps]
@@ -24,5 +23,5 @@ def test_critics_know_what_actions_do_in_every_game(game: str) -> None:
         explained.append(model.logger.name_to_value["train/q_explained_variance"])
 
     model._update_critics = look  # type: ignore[method-assign]
-    model.learn(20 * n_steps * 16)
-    assert np.nanmax(explained) > 0.5, explained
+    model.learn(20 * n_steps * 16, callback=lambda *_: not explained or not explained[-1] > 0.5)
+    assert explained[-1] > 0.5, explained

@@ -216,7 +216,7 @@ def simple_spread(**kwargs: Any) -> Any:
 def test_whatever_is_called_an_environment(
     algorithm: Algorithm, make_env: Callable[[], Any], n_envs: int, n_agents: int
 ) -> None:
-    model = make_tiny(algorithm, make_env())
+    model = make_tiny(algorithm, make_env(), batch_size=8 * n_envs)
     before = weights(model)
     model.learn(16 * n_envs)
     assert (model.n_envs, model.n_agents) == (n_envs, n_agents)
@@ -625,13 +625,13 @@ def test_schedules(algorithm: Algorithm) -> None:
 
 @over_algorithms
 def test_target_kl_stops_the_epochs(algorithm: Algorithm, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {"learning_rate": 0.1, "n_epochs": 20}
+    settings = {"learning_rate": 0.1, "n_epochs": 8}
     free = make_tiny(algorithm, noisy_vec_env(), **settings)
     free.learn(32)
-    assert free._n_updates == 20
+    assert free._n_updates == 8
     bound = make_tiny(algorithm, noisy_vec_env(), target_kl=0.01, verbose=1, **settings)
     bound.learn(32)
-    assert bound._n_updates < 20
+    assert bound._n_updates < 8
     assert "Early stopping" in capsys.readouterr().out
 
 
@@ -642,7 +642,7 @@ def test_a_policy_class_of_the_users_own(algorithm: Algorithm) -> None:
     class OwnPolicy(base):  # type: ignore[misc, valid-type]
         pass
 
-    model = algorithm(OwnPolicy, noisy_vec_env(), n_steps=16, batch_size=8)
+    model = algorithm(OwnPolicy, noisy_vec_env(), n_steps=16, batch_size=8, n_epochs=1)
     assert type(model.policy) is OwnPolicy
     model.learn(32)
 

@@ -30,9 +30,9 @@ from tests.test_pettingzoo import CROWDED, KNIGHTS, Shift  # noqa: E402
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 # One of each kind of actors: in one stack, in separate networks, shared
 over_models = pytest.mark.parametrize(
-    ("algorithm", "settings"), [(CORAPPO, {}), (HAPPO, {}), (MAPPO, {"share_parameters": True})]
+    ("algorithm", "settings", "deterministic"),
+    [(CORAPPO, {}, True), (HAPPO, {}, False), (MAPPO, {"share_parameters": True}, False)],
 )
-over_determinism = pytest.mark.parametrize("deterministic", [True, False])
 
 SHIFTS = [(2, True), (4, False), (3, True)]
 
@@ -86,7 +86,6 @@ def assert_same_episodes(first: list[dict[Any, Any]], second: list[dict[Any, Any
             assert type(action) is type(other[agent])
 
 
-@over_determinism
 @over_models
 @pytest.mark.parametrize("kind", PARALLEL_ENVS)
 def test_an_episode_in_pettingzoo(kind: str, algorithm: Algorithm, settings: dict[str, Any], deterministic: bool) -> None:
@@ -147,10 +146,9 @@ def test_tic_tac_toe_in_turns() -> None:
     assert len(set(fields)) == len(fields) >= 5
 
 
-@pytest.mark.parametrize("dict_spaces", [False, True])
+@pytest.mark.parametrize(("dict_spaces", "deterministic"), [(False, True), (True, False)])
 @pytest.mark.parametrize("continuous", [True, False])
 @pytest.mark.parametrize(("scenario", "num_envs"), [("give_way", 1), ("navigation", 3), ("simple_speaker_listener", 3)])
-@over_determinism
 def test_an_episode_in_vmas(scenario: str, num_envs: int, continuous: bool, dict_spaces: bool, deterministic: bool) -> None:
     vec_env = VmasVecEnv(scenario, num_envs, seed=5, continuous_actions=continuous)
     model = make_model(MAPPO, vec_env)

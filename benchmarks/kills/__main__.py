@@ -28,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Small runs of both kinds of environment that a benchmark has: with games, and with seeds alone.
 SUITE = {
-    "seeds": 2,
     "n_timesteps": 1200,
     "hyperparams": {"n_envs": 4, "n_steps": 25, "batch_size": 50, "n_epochs": 2},
     "eval_freq": 400,
@@ -114,12 +113,13 @@ def main() -> None:
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--n-kills", type=int, default=20)
+    parser.add_argument("--n-seeds", type=int, default=2, help="seeds of the trainings, with six runs each")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed and when")
     args = parser.parse_args()
     generator = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as scratch:
         suite = Path(scratch, "small.yml")
-        suite.write_text(yaml.safe_dump(SUITE, sort_keys=False))
+        suite.write_text(yaml.safe_dump({"seeds": args.n_seeds, **SUITE}, sort_keys=False))
         log = Path(scratch, "benchmark.log")
         unbroken = Path(scratch, "unbroken")
         begin = time.perf_counter()
