@@ -10,7 +10,7 @@ import pytest
 
 from tests.processes import ROOT, run_zoo
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 # What the commands begin with, and with which flags they have less to do. Of flags given twice the last one holds.
 SHORT = ("--env-kwargs", "max_steps:5")
@@ -63,11 +63,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(run / f"{env}.zip", run / f"rl_model_{steps}_steps.zip")
             if (statistics := run / env / "vecnormalize.pkl").exists():
                 shutil.copy(statistics, run / f"rl_model_vecnormalize_{steps}_steps.pkl")
-    (suite,) = re.findall(
-        r"^```yaml\n# climbing.yml\n(.*?)^```", (ROOT / "docs" / "zoo.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    (folder / "climbing.yml").write_text(suite)
-    (folder / "results.csv").write_text(RESULTS)
+    page = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
+    (folder / "climbing.yml").write_text(page.partition("```yaml\n# climbing.yml\n")[2].partition("```")[0])
+    (folder / "benchmarks" / "results").mkdir(parents=True)
+    for table in ("results.csv", "benchmarks/results/matrix.csv"):
+        (folder / table).write_text(RESULTS)
     (folder / "scores.yml").write_text("give_way: {low: 0.0, high: 9.0}\nnavigation: {low: 0.0, high: 4.0}\n")
     return folder
 
