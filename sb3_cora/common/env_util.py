@@ -71,7 +71,7 @@ def make_joint_vec_env(
     """
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
     if isinstance(vec_env_cls, type) and issubclass(vec_env_cls, SubprocVecEnv):
-        wrapper_class, wrapper_kwargs = partial(_resumable, wrapper_class, wrapper_kwargs or {}), None
+        wrapper_class, wrapper_kwargs = partial(resumable, wrapper_class, wrapper_kwargs or {}), None
     one_by_one: dict[str, Any] = dict(
         start_index=start_index,
         monitor_dir=monitor_dir,
@@ -238,7 +238,7 @@ def _make_one(make: Callable[..., Any], **env_kwargs: Any) -> gym.Env:
     return env
 
 
-def _resumable(wrapper_class: Callable[..., gym.Env] | None, wrapper_kwargs: dict[str, Any], env: gym.Env) -> gym.Env:
+def resumable(wrapper_class: Callable[..., gym.Env] | None, wrapper_kwargs: dict[str, Any], env: gym.Env) -> gym.Env:
     """
     :param wrapper_class: The wrapper that the user asked for, if any.
     :param wrapper_kwargs: Its arguments.

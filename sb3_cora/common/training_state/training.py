@@ -1,6 +1,7 @@
 """All that a training is, between two of its rollouts."""
 
 import io
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +123,8 @@ class TrainingStateCallback(BaseCallback):
         they are read: resume only from files that you trust.
     :param save_freq: Save at the end of the first rollout after this many calls of ``env.step()``, as in
         ``CheckpointCallback``; ``None`` for no such limit.
-    :param every_seconds: Save at the end of the first rollout after this many seconds; ``None`` for no such limit. 0 saves
-        after each rollout.
+    :param every_seconds: Save at the end of the first rollout, and of the first after each of this many seconds; ``None`` for
+        no such limit. 0 saves after each rollout.
     :param keep: How many of the latest files to keep.
     :param verbose: Verbosity level: 2 to print each save.
     :raises ValueError: If neither limit is given, or a number is out of its range.
@@ -151,8 +152,11 @@ class TrainingStateCallback(BaseCallback):
         self.every_seconds = every_seconds
         self.keep = keep
         self._last_calls = 0
-        self._last_time = time.monotonic()
-        self._ends = False
+        self._last_time = -math.inf
+        self._first_timesteps = 0
+        # Whether the training shall end as soon as its state is saved.
+        self.ends = False
+        self._saved_at = -1
 
     def get_state(self) -> dict[str, Any]:
         """:return: What of this callback goes on in a resumed training."""
@@ -164,10 +168,10 @@ class TrainingStateCallback(BaseCallback):
 
     def end(self) -> None:
         """Save the state before the next rollout, and raise ``KeyboardInterrupt`` then. For handlers of signals."""
-        self._ends = True
+        self.ends = True
 
     def _on_training_start(self) -> None:
-        self._last_time = time.monotonic()
+        self._first_timesteps = self.model.num_timesteps
 
     def _on_step(self) -> bool:
         return True
@@ -179,14 +183,14 @@ class TrainingStateCallback(BaseCallback):
         :param root: The callback of the training.
         :raises KeyboardInterrupt: If the training shall end.
         """
-        if self.n_calls == 0 and not self._ends:
+        if self.model.num_timesteps == self._first_timesteps and not self.ends:
             return
         calls, now = self.n_calls - self._last_calls, time.monotonic()
         is_due = self.save_freq is not None and calls >= self.save_freq
         is_late = self.every_seconds is not None and now - self._last_time >= self.every_seconds
-        if is_due or is_late or self._ends:
+        if is_due or is_late or self.ends:
             self.save(root)
-        if self._ends:
+        if self.ends:
             raise KeyboardInterrupt
 
     def save(self, root: BaseCallback) -> None:
@@ -197,7 +201,7 @@ class TrainingStateCallback(BaseCallback):
         :raises OSError: If it cannot be written. The states before are then still there.
         """
         model: Any = self.model
-        self._last_calls, self._last_time = self.n_calls, time.monotonic()
+        self._last_calls, self._last_time, self._saved_at = self.n_calls, time.monotonic(), model.num_timesteps
         state = {**training_state(model, root), **self.more_state()}
         path = state_path(self.path, model.num_timesteps)
         write_state(path, state)
@@ -216,7 +220,7 @@ class TrainingStateCallback(BaseCallback):
     def _on_training_end(self) -> None:
         model: Any = self.model
         # Not if a callback or an error has ended the training within a rollout.
-        if model._between_rollouts:
+        if model._between_rollouts and self._saved_at < model.num_timesteps:
             self.save(model._root_callback)
 
 
