@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 import torch as th
 import yaml
-from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnNoModelImprovement
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    ConvertCallback,
+    EvalCallback,
+    StopTrainingOnNoModelImprovement,
+)
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
@@ -26,7 +32,7 @@ from sb3_cora.common.training_state.files import read_latest_state, read_state, 
 from sb3_cora.common.training_state.object_graph import set_state_of_object, state_of_object
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.common.vec_normalize import JointVecNormalize
-from sb3_cora.zoo.resuming import LATEST, check_settings, resumed_arguments, warn_of_other_versions
+from sb3_cora.zoo.resuming import LATEST, check_settings, resumed_arguments, saved_when_interrupted, warn_of_other_versions
 from sb3_cora.zoo.versions import versions
 from tests.algorithms import ALGORITHMS, make_tiny
 from tests.joint_games import MaskedTeam, NoisyTeam
@@ -453,3 +459,20 @@ def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
     (folder / "versions.yml").write_text(yaml.safe_dump({**versions(), "torch": "1.0"}))
     with pytest.warns(UserWarning, match=r"other code, so it may come to another result: torch is .* and was 1\.0\."):
         warn_of_other_versions(folder / "versions.yml")
+
+
+def test_the_first_signal_waits_for_the_end_of_the_rollout(tmp_path: Path) -> None:
+    model = make_tiny(MAPPO, ENVIRONMENTS["game"]())
+    saver = TrainingStateCallback(tmp_path, save_freq=10**6)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def interrupt(*_: Any) -> bool:
+        if model.num_timesteps == 40:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    with pytest.raises(KeyboardInterrupt), saved_when_interrupted(saver):
+        model.learn(320, CallbackList([saver, ConvertCallback(interrupt)]))
+    assert [path.name for path in state_files(tmp_path)] == ["training_state_64_steps.bin"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert MAPPO.resume(tmp_path, ENVIRONMENTS["game"]()).timesteps_left == 320 - 64

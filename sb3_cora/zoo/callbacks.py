@@ -1,7 +1,7 @@
 """Callbacks that save the log of a training, and models from which it can be continued even if its process is killed."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -21,7 +21,16 @@ def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
     # The statistics first, so that no model is ever without them.
     writers: dict[Path, Callable[[str], None]] = {} if normalize is None else {statistics: normalize.save}
     writers[path] = model.save
-    # Files are renamed only after all are written, because the statistics belong to this model only.
+    write_whole(writers)
+
+
+def write_whole(writers: Mapping[Path, Callable[[str], object]]) -> None:
+    """
+    Write files that belong together. If the process is killed meanwhile, the previous files remain.
+
+    :param writers: For each file, in the order in which they take their places, what writes it to the path that it is given.
+    """
+    # Files are renamed only after all are written, because they belong together.
     unfinished = {target: target.with_name(f"{target.name}.unfinished") for target in writers}
     for target, write in writers.items():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
-from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback
+from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback, write_whole
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
@@ -407,9 +407,8 @@ class JointExperimentManager(ExperimentManager):
                 if evaluation.returns.mean() > best_evaluation.returns.mean() and not self.interrupted:
                     print(f"The last model is better than the best so far, {best_evaluation}, and takes its place")
                     best_evaluation = evaluation
-                    shutil.copyfile(last, best)
-                    if paths["Normalization"].is_file():
-                        shutil.copyfile(paths["Normalization"], paths["Its statistics"])
+                    copies = {paths["Its statistics"]: paths["Normalization"], best: last}
+                    write_whole({to: partial(shutil.copyfile, of) for to, of in copies.items() if of.is_file()})
                 print(f"{'Of best model:':<16}{best_evaluation}")
         if paths["Evaluations"].is_file():
             title = f"{self.algo} on {self.env_name}, seed {self.seed}"

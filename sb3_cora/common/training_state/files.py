@@ -53,7 +53,7 @@ def read_state(path: Path) -> dict[str, Any]:
     :param path: A file of :func:`write_state`. It holds pickled objects, which can run any code: read only files that you
         trust.
     :return: The state.
-    :raises ValueError: If it is another file, is damaged, or was written by a newer version.
+    :raises ValueError: If it is another file, is damaged, was written by a newer version, or holds unknown objects.
     """
     content = path.read_bytes()
     begin = len(NAME) + HEADER.size
@@ -72,7 +72,13 @@ def read_state(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is truncated, {len(payload)} of {length} bytes: use an older training state.")
     if hashlib.sha256(payload).digest() != digest:
         raise ValueError(f"{path} is damaged, its checksum differs from that of its content: use an older training state.")
-    return pickle.loads(payload)
+    try:
+        return pickle.loads(payload)
+    except Exception as error:
+        raise ValueError(
+            f"{path} holds what this version of the code does not know ({type(error).__name__}: {error}): resume with the "
+            "packages and your own modules of the training."
+        ) from error
 
 
 def state_path(folder: Path, num_timesteps: int) -> Path:
