@@ -82,6 +82,8 @@ def test_a_command_runs(command: tuple[str, ...], folder: Path) -> None:
     arguments = list(command[1:])
     if any(argument.startswith("postgresql:") for argument in arguments):
         pytest.skip("there is no such server; tests/test_tuning.py starts one")
+    if "--resume" in arguments:
+        pytest.skip("nothing was interrupted; tests/test_resume.py does so")
     less = list(LESS[script])
     if script in ("train.py", "tune.py"):
         # What the command itself sets stays

@@ -24,7 +24,7 @@ OPTIONAL = {
     "mpe2": [],
     "supersuit": [],
     "gymnasium_robotics": ["envs/mamujoco.py"],
-    "mujoco": [],
+    "mujoco": ["envs/mamujoco.py"],
     "cvxpy": ["credit/solvers/cvxpylayers.py"],
     "cvxpylayers": ["credit/solvers/cvxpylayers.py"],
     "clarabel": [],

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from sb3_cora.common.adapters import adapt, registered_adapters
 from sb3_cora.common.joint_env import JointSpaces
+from sb3_cora.common.training_state.environments import ResumableEnv
 from sb3_cora.common.vec_frame_stack import check_frame_stacks
 from sb3_cora.common.vec_normalize import leave_masks_alone
 
@@ -69,6 +70,8 @@ def make_joint_vec_env(
     :raises ValueError: If the id is unknown, its environment is not a joint environment, or an argument does not apply.
     """
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
+    if isinstance(vec_env_cls, type) and issubclass(vec_env_cls, SubprocVecEnv):
+        wrapper_class, wrapper_kwargs = partial(resumable, wrapper_class, wrapper_kwargs or {}), None
     one_by_one: dict[str, Any] = dict(
         start_index=start_index,
         monitor_dir=monitor_dir,
@@ -233,6 +236,16 @@ def _make_one(make: Callable[..., Any], **env_kwargs: Any) -> gym.Env:
             "out, so that they are stepped as one batch."
         )
     return env
+
+
+def resumable(wrapper_class: Callable[..., gym.Env] | None, wrapper_kwargs: dict[str, Any], env: gym.Env) -> gym.Env:
+    """
+    :param wrapper_class: The wrapper that the user asked for, if any.
+    :param wrapper_kwargs: Its arguments.
+    :param env: An environment in a process of its own.
+    :return: The environment in this wrapper, able to give its state to the training's process.
+    """
+    return ResumableEnv(env if wrapper_class is None else wrapper_class(env, **wrapper_kwargs))
 
 
 def _with_first(first: gym.Env, make: Callable[..., gym.Env]) -> Callable[..., gym.Env]:

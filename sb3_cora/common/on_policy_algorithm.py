@@ -1,14 +1,16 @@
 """PPO for joint environments, from which each algorithm is derived by a constructor and a hook."""
 
+import io
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
@@ -24,6 +26,8 @@ from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_cred
 from sb3_cora.common.networks import ALL_AGENTS, clip_grad_norm_of_members_
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.common.rollout import PolicySamples, Rollout, shuffled_minibatches, take
+from sb3_cora.common.training_state.files import read_latest_state
+from sb3_cora.common.training_state.training import ResumeCallback, savers_in, set_model_state
 from sb3_cora.common.type_aliases import JointEnvLike
 
 SelfCooperativeAlgorithm = TypeVar("SelfCooperativeAlgorithm", bound="CooperativeOnPolicyAlgorithm")
@@ -268,6 +272,14 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self.target_kl = target_kl
         # Saved with the model, so that no other algorithm loads it.
         self.algorithm = algorithm_name(type(self))
+        # Rollouts since training began, and after how many of them the log is written; None: never.
+        self._n_iterations = 0
+        self._log_interval: int | None = 1
+        # Whether the last rollout has been collected and learned from: only then can the state of the training be saved.
+        self._between_rollouts = False
+        # The state that the next call of ``learn`` goes on from, and the callback of the last call.
+        self._resumed_state: dict[str, Any] | None = None
+        self._root_callback: BaseCallback | None = None
 
         if _init_setup_model:
             self._setup_model()
@@ -386,7 +398,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         return JointSpaces.from_spaces(self.observation_space, self.action_space).n_agents
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_rollout_env"]
+        passing = ["_rollout_env", "_between_rollouts", "_resumed_state", "_root_callback"]
+        return [*super()._excluded_save_params(), *passing]
 
     def _scheduled(self, schedule: float | Schedule) -> float:
         """
@@ -430,15 +443,90 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         :param reset_num_timesteps: Whether or not to reset the current timestep number (used in logging).
         :param progress_bar: Display a progress bar using tqdm and rich.
         :return: The trained model.
+        :raises ValueError: If a resumed training is told to count its timesteps anew.
         """
+        if self._resumed_state is not None and reset_num_timesteps:
+            raise ValueError(
+                "The training was resumed, but reset_num_timesteps=True would begin it anew: call "
+                "learn(model.timesteps_left, ..., reset_num_timesteps=False). To begin anew from its weights, load a saved "
+                "model."
+            )
+        self._log_interval = log_interval
+        self._between_rollouts = False
         return super().learn(
             int(total_timesteps),
             callback,
-            log_interval,
+            # Stable-Baselines3 counts the rollouts of each call, see ``dump_logs``.
+            None if log_interval is None else 1,
             type(self).__name__ if tb_log_name is None else tb_log_name,
             reset_num_timesteps,
             progress_bar,
         )
+
+    @classmethod
+    def resume(
+        cls: type[SelfCooperativeAlgorithm], path: str | Path, env: JointEnvLike, device: th.device | str = "auto"
+    ) -> SelfCooperativeAlgorithm:
+        """
+        Go on with a training whose state was saved by ``TrainingStateCallback``. The next call of ``learn``, with the same
+        callbacks as before and ``reset_num_timesteps=False``, continues exactly: after ``learn(model.timesteps_left, ...)``
+        everything is as after a training without interruption, except for the time that is logged.
+
+        The state is that of the end of a rollout, so training from there repeats what came later and was lost. If the
+        environments did not give their state, which is warned of, new episodes begin instead.
+
+        :param path: The file of the state, or the folder of ``TrainingStateCallback``, of which the latest undamaged state is
+            taken. The file is unpickled, which can run any code: give only files that you trust.
+        :param env: The environment, made and wrapped as at the start of the training.
+        :param device: Device on which the code should be run.
+        :return: The model.
+        :raises FileNotFoundError: If there is no state.
+        :raises ValueError: If the file is no state or damaged, or the environment is not as the training's.
+        """
+        state = read_latest_state(Path(path))
+        model = cls.load(io.BytesIO(state["model"]), env=as_joint_vec_env(env), device=device, force_reset=False)
+        set_model_state(model, state)
+        model._resumed_state = state
+        return model
+
+    @property
+    def timesteps_left(self) -> int:
+        """Number of team steps that the last call of ``learn`` has not done yet, or of a resumed one."""
+        return max(self._total_timesteps - self.num_timesteps, 0)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        total_timesteps, root = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        self._n_iterations = 0
+        self._root_callback = root
+        if self._resumed_state is None:
+            return total_timesteps, root
+        # The last of the callbacks that are told of the start of the training.
+        resume = ResumeCallback(self._resumed_state, root)
+        resume.init_callback(self)
+        self._resumed_state = None
+        both = CallbackList([root, resume])
+        both.model = self
+        return total_timesteps, both
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """
+        Write log.
+
+        :param iteration: Number of rollouts in this call of ``learn``; 0 to write in any case. What counts and is written is
+            the number since the training began, which goes on in a resumed one.
+        """
+        if iteration > 0:
+            iteration = self._n_iterations
+            if self._log_interval is None or iteration % self._log_interval > 0:
+                return
+        super().dump_logs(iteration)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         super()._update_current_progress_remaining(num_timesteps, total_timesteps)
@@ -451,11 +539,17 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         check_finite("observation", self._last_obs)
+        if self._root_callback is not None:
+            for saver in savers_in(self._root_callback):
+                saver.before_rollout(self._root_callback)
+        self._between_rollouts = False
         self._rollout_env = self._bootstrapping_vec_env(env)
         try:
-            return super().collect_rollouts(self._rollout_env, callback, rollout_buffer, n_rollout_steps)
+            is_complete = super().collect_rollouts(self._rollout_env, callback, rollout_buffer, n_rollout_steps)
         finally:
             self._rollout_env.restore_infos()
+        self._n_iterations += is_complete
+        return is_complete
 
     def _bootstrapping_vec_env(self, env: VecEnv) -> BootstrappingVecEnv:
         return BootstrappingVecEnv(env, self.policy, self.keeps_modes)
@@ -526,6 +620,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._update_critics(rollout)
         credits = self._allocate_credits(rollout)
         self._update_policy(rollout.flatten(), credits.flatten(end_dim=1))
+        self._between_rollouts = True
 
     def _turns(self, rollout: Rollout) -> Iterator[Turn]:
         """

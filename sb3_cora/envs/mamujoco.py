@@ -1,6 +1,7 @@
 """MaMuJoCo of gymnasium-robotics (https://robotics.farama.org/envs/MaMuJoCo) as joint environments."""
 
 import math
+import pickle
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +13,26 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 from sb3_cora.common.joint_env import joint_action_space, joint_observation_space, pad_observations
+from sb3_cora.common.training_state.object_graph import register_state
 from sb3_cora.envs.registration import MAMUJOCO_SEGMENTED, MAMUJOCO_SPLITS
 
 try:
+    import mujoco
     from gymnasium_robotics import mamujoco_v1
     from gymnasium_robotics.envs.multiagent_mujoco import many_segment_ant, many_segment_swimmer
     from gymnasium_robotics.envs.multiagent_mujoco.coupled_half_cheetah import CoupledHalfCheetahEnv
 except ImportError as error:
     raise ImportError('gymnasium-robotics is not installed: pip install "sb3-cora[mujoco]"') from error
+
+
+def _set_simulation(data: "mujoco.MjData", state: bytes) -> None:
+    mujoco.mj_copyData(data, data.model, pickle.loads(state))
+
+
+# All that MuJoCo computes, because rewards depend on positions that it last computed before the end of a step, not only on the
+# state from which it integrates. The robot itself is the same.
+register_state(mujoco.MjData, pickle.dumps, _set_simulation)
+register_state(mujoco.MjModel, lambda _: None, lambda *_: None)
 
 OBSERVATIONS = ("local", "full_state_id")
 

@@ -1,6 +1,7 @@
 """Callbacks that save the log of a training, and models from which it can be continued even if its process is killed."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -20,7 +21,16 @@ def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
     # The statistics first, so that no model is ever without them.
     writers: dict[Path, Callable[[str], None]] = {} if normalize is None else {statistics: normalize.save}
     writers[path] = model.save
-    # Files are renamed only after all are written, because the statistics belong to this model only.
+    write_whole(writers)
+
+
+def write_whole(writers: Mapping[Path, Callable[[str], object]]) -> None:
+    """
+    Write files that belong together. If the process is killed meanwhile, the previous files remain.
+
+    :param writers: For each file, in the order in which they take their places, what writes it to the path that it is given.
+    """
+    # Files are renamed only after all are written, because they belong together.
     unfinished = {target: target.with_name(f"{target.name}.unfinished") for target in writers}
     for target, write in writers.items():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,20 +71,39 @@ class SaveModelCallback(BaseCallback):
         return True
 
 
+class AppendedCSV(CSVOutputFormat):
+    """
+    Appends to a file of ``CSVOutputFormat``.
+
+    :param filename: The file.
+    """
+
+    def __init__(self, filename: str) -> None:
+        super().__init__(os.devnull)
+        self.file.close()
+        self.file = Path(filename).open("r+", encoding="utf-8")  # noqa: SIM115 - closed with the logger
+        header = self.file.readline().rstrip("\n")
+        self.keys = header.split(",") if header else []
+        self.file.seek(0, os.SEEK_END)
+
+
 class ProgressCallback(BaseCallback):
     """
     Writes the log of a training to a CSV file, in addition to its other outputs.
 
-    :param path: The file, which is overwritten.
+    :param path: The file.
+    :param appends: Whether to append to the file, if there is one, instead of replacing it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, appends: bool = False) -> None:
         super().__init__()
         self.path = path
+        self.appends = appends
 
     def _on_training_start(self) -> None:
         # A custom logger (set_logger) would have to repeat how SB3 names the folders of TensorBoard.
-        self.logger.output_formats.append(CSVOutputFormat(str(self.path)))
+        appends = self.appends and self.path.is_file()
+        self.logger.output_formats.append((AppendedCSV if appends else CSVOutputFormat)(str(self.path)))
 
     def _on_step(self) -> bool:
         return True

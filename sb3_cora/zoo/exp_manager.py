@@ -4,8 +4,9 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import copy, deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,25 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from sb3_cora.common.env_util import is_batched
+from sb3_cora.common.env_util import is_batched, resumable
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.schedules import LateSchedule
+from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
-from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback
+from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback, write_whole
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
+from sb3_cora.zoo.resuming import (
+    RunStateCallback,
+    check_settings,
+    remove_states,
+    saved_when_interrupted,
+    states_folder,
+    take_back_logs,
+    warn_of_other_versions,
+)
 from sb3_cora.zoo.saved_run import saved_settings
 from sb3_cora.zoo.tuning.search import Search
 from sb3_cora.zoo.tuning.storage import open_storage
@@ -88,11 +100,12 @@ class JointExperimentManager(ExperimentManager):
     - A training ends with a learning curve and with evaluations of the last and the best model. If the last one is better, it
       replaces the best one.
     - ``-i`` continues to count timesteps, with the normalization of the model that it names.
+    - The state of a training is saved every ``--state-interval`` seconds, and ``--resume`` goes on from it exactly.
     - If hyperparameters are refused, no folder remains.
     - The hyperparameter search is that of ``sb3_cora.zoo.tuning``.
 
     The parameters are those of ``rl_zoo3.exp_manager.ExperimentManager``; ``args`` also has ``final_eval_episodes``,
-    ``reset_num_timesteps``, ``game_seeds`` and ``grace_period``.
+    ``reset_num_timesteps``, ``game_seeds``, ``grace_period``, ``state_interval`` and ``resume``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -104,6 +117,13 @@ class JointExperimentManager(ExperimentManager):
             # Workers that start at the same time would choose the same folder for a run, which no search leaves behind.
             self.save_path = f"{self.log_path}search_{uuid.uuid4()}"
             self.params_path = f"{self.save_path}/{self.env_name}"
+        # The state from which --resume goes on, and whether Ctrl-C or a SIGTERM has ended the training early.
+        self.resumed_state: dict[str, Any] | None = None
+        self.interrupted = False
+        if self.args.resume is not None:
+            self.save_path = self.args.resume
+            self.params_path = f"{self.save_path}/{self.env_name}"
+            self.resumed_state = read_latest_state(states_folder(Path(self.save_path)))
         # Whether timesteps and schedules continue from those of the model.
         self.keeps_counter = self.continue_training and not self.args.reset_num_timesteps
         if kwargs.get("config") is None:
@@ -127,6 +147,8 @@ class JointExperimentManager(ExperimentManager):
         experiment = None
         try:
             experiment = super().setup_experiment()
+            if experiment is not None and self.resumed_state is not None:
+                return self._resumed(experiment[0]), experiment[1]
         finally:
             if experiment is None and is_new:
                 # rl_zoo3 makes the folder before it checks hyperparameters. It would count as a run, but neither refused
@@ -137,11 +159,32 @@ class JointExperimentManager(ExperimentManager):
             (Path(self.params_path) / "versions.yml").write_text(yaml.safe_dump(versions(), sort_keys=False), encoding="utf-8")
         return experiment
 
+    def _resumed(self, model: BaseAlgorithm) -> BaseAlgorithm:
+        """
+        :param model: A new model, with the environment of the run.
+        :return: The model of the run, with this environment in its last state.
+        """
+        folder = states_folder(Path(self.save_path))
+        assert isinstance(model, CooperativeOnPolicyAlgorithm) and model.env is not None
+        resumed = type(model).resume(folder, model.env, device=self.device)
+        print(f"Resuming {self.save_path} at timestep {resumed.num_timesteps} of {resumed._total_timesteps}")
+        return resumed
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        # A resumed run keeps what it was started with.
+        if self.resumed_state is None:
+            super()._save_config(saved_hyperparams)
+
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         hyperparams, saved_hyperparams = super().read_hyperparameters()
         # A copy, because rl_zoo3 makes Python objects of the original.
         self.settings = deepcopy(dict(saved_hyperparams))
-        if self.continue_training:
+        if self.resumed_state is not None:
+            check_settings(Path(self.save_path), self.resumed_state["settings"], self.settings)
+            warn_of_other_versions(Path(self.params_path) / "versions.yml")
+            # After all that can refuse to go on.
+            take_back_logs(Path(self.save_path), self.resumed_state)
+        elif self.continue_training:
             self._warn_of_other_hyperparams(saved_hyperparams)
         return hyperparams, saved_hyperparams
 
@@ -275,8 +318,18 @@ class JointExperimentManager(ExperimentManager):
                 )
             env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
             monitor_dir = None if eval_env or no_log else self.save_path
-            self.vec_env_class = batch_env_constructor(env_id, env_kwargs, monitor_dir)  # type: ignore[assignment]
-        return super().create_envs(n_envs, eval_env=eval_env, no_log=no_log)
+            appends = self.resumed_state is not None
+            self.vec_env_class = batch_env_constructor(env_id, env_kwargs, monitor_dir, appends)  # type: ignore[assignment]
+            return super().create_envs(n_envs, eval_env=eval_env, no_log=no_log)
+        if self.resumed_state is not None:
+            self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
+        wrapper = self.env_wrapper
+        if self.vec_env_class is SubprocVecEnv:
+            self.env_wrapper = partial(resumable, wrapper, {})
+        try:
+            return super().create_envs(n_envs, eval_env=eval_env, no_log=no_log)
+        finally:
+            self.env_wrapper = wrapper
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
@@ -287,13 +340,28 @@ class JointExperimentManager(ExperimentManager):
 
         :param model: The model.
         """
-        callbacks = [ProgressCallback(Path(self.save_path) / "progress.csv"), *self.callbacks]
-        kwargs: dict[str, Any] = {"callback": callbacks, "reset_num_timesteps": not self.keeps_counter}
+        is_resumed = self.resumed_state is not None
+        progress = ProgressCallback(Path(self.save_path) / "progress.csv", appends=is_resumed)
+        callbacks: list[BaseCallback] = [progress, *self.callbacks]
+        saver = None
+        n_timesteps = self.n_timesteps
+        if isinstance(model, CooperativeOnPolicyAlgorithm):
+            if self.args.state_interval >= 0:
+                saver = RunStateCallback(Path(self.save_path), self.args.state_interval, self.settings)
+                callbacks.append(saver)
+            if is_resumed:
+                n_timesteps = model.timesteps_left
+        kwargs: dict[str, Any] = {"callback": callbacks, "reset_num_timesteps": not (self.keeps_counter or is_resumed)}
         if self.log_interval != -1:
             kwargs["log_interval"] = self.log_interval if self.log_interval > -1 else None
         try:
-            model.learn(self.n_timesteps, **kwargs)
-        except KeyboardInterrupt:
+            with nullcontext() if saver is None else saved_when_interrupted(saver):
+                model.learn(n_timesteps, **kwargs)
+        except (KeyboardInterrupt, EOFError, ConnectionError) as error:
+            # Ctrl-C may have ended the processes of a SubprocVecEnv, and not yet the training.
+            if not isinstance(error, KeyboardInterrupt) and (saver is None or not saver.ends):
+                raise
+            self.interrupted = True
             for callback in self.callbacks:
                 callback.on_training_end()
         finally:
@@ -306,6 +374,10 @@ class JointExperimentManager(ExperimentManager):
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         super().save_trained_model(model)
         self.report(model)
+        if not self.interrupted:
+            remove_states(Path(self.save_path))
+        elif states_folder(Path(self.save_path)).is_dir():
+            print(f"To go on with the training: --resume {self.save_path}")
 
     def report(self, model: BaseAlgorithm) -> None:
         """
@@ -331,12 +403,12 @@ class JointExperimentManager(ExperimentManager):
             print(f"{'Evaluation:':<16}{evaluation}")
             if best.is_file():
                 best_evaluation = self.evaluate_saved(type(model).load(best, device=model.device), best)
-                if evaluation.returns.mean() > best_evaluation.returns.mean():
+                # Not if the training may be resumed, whose best model is the one of its evaluations.
+                if evaluation.returns.mean() > best_evaluation.returns.mean() and not self.interrupted:
                     print(f"The last model is better than the best so far, {best_evaluation}, and takes its place")
                     best_evaluation = evaluation
-                    shutil.copyfile(last, best)
-                    if paths["Normalization"].is_file():
-                        shutil.copyfile(paths["Normalization"], paths["Its statistics"])
+                    copies = {paths["Its statistics"]: paths["Normalization"], best: last}
+                    write_whole({to: partial(shutil.copyfile, of) for to, of in copies.items() if of.is_file()})
                 print(f"{'Of best model:':<16}{best_evaluation}")
         if paths["Evaluations"].is_file():
             title = f"{self.algo} on {self.env_name}, seed {self.seed}"

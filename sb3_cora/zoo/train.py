@@ -4,10 +4,12 @@ Train an algorithm on an environment, or search for its hyperparameters, with rl
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way --progress
     python -m sb3_cora.zoo.train --algo mappo --env navigation -n 500000 -params n_epochs:5
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -i logs/cora_ppo/give_way_1/rl_model_768000_steps.zip
+    python -m sb3_cora.zoo.train --algo cora_ppo --env give_way --resume
     python -m sb3_cora.zoo.train --algo cora_ppo --env give_way -optimize --n-trials 50 --n-jobs 2
 
-It has all flags of rl_zoo3 and four more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its model. After
-any other interruption, ``-i`` continues from the last checkpoint, for the remaining timesteps or for ``-n`` more.
+It has all flags of rl_zoo3 and six more (``--help``). Ctrl-C, or a SIGTERM, ends a training early and saves its state and its
+model. After this or any other interruption, ``--resume`` goes on to the result that the training would have had. ``-i``
+continues from a model alone, for the remaining timesteps or for ``-n`` more.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.callbacks import WholeCheckpointCallback
 from sb3_cora.zoo.exp_manager import JointExperimentManager
+from sb3_cora.zoo.resuming import LATEST, resumed_arguments
 from sb3_cora.zoo.settings import StoreSettings
 
 DEFAULTS = (
@@ -74,6 +77,29 @@ class TrainArgumentParser(argparse.ArgumentParser):
             type=float,
             help="With -optimize and --storage: seconds without a sign of life of its worker after which a trial is repeated",
         )
+        self.add_argument(
+            "--state-interval",
+            default=300.0,
+            type=float,
+            help="Seconds after which the state of the training is saved, from which --resume goes on (negative: never)",
+        )
+        self.add_argument(
+            "--resume",
+            nargs="?",
+            const=LATEST,
+            metavar="FOLDER",
+            help="Go on with the interrupted run in this folder, or with the latest of --algo and --env, to the same result "
+            "as without the interruption. Other flags need not be repeated",
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed = super().parse_args(args, namespace)
+        if parsed.resume is None:
+            return parsed
+        try:
+            return resumed_arguments(self, parsed, sys.argv[1 + len(DEFAULTS) :])
+        except ValueError as error:
+            self.error(str(error))
 
 
 def main() -> None:

@@ -1,0 +1,244 @@
+"""
+The state of any Python object and of all that it refers to, such as an environment in its wrappers, and its return to another
+object that was made the same way, in this process or a later one.
+
+Objects are pickled, but restored in place: an object that the other one has in the same place keeps its identity and gets the
+saved attributes. What cannot be pickled (local functions, open files, windows) stays as the other object has it.
+"""
+
+import functools
+import importlib
+import io
+import pickle
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
+
+Path = tuple[Any, ...]
+
+# Attributes that stay as they are: tables of a class's methods, and the file that a process logs to.
+KEPT_ATTRIBUTES: dict[type, tuple[str, ...]] = {
+    VecEnvWrapper: ("class_attributes",),
+    VecMonitor: ("results_writer",),
+    Monitor: ("results_writer",),
+}
+# Objects without parts.
+LEAVES = (bool, int, float, complex, str, bytes, type(None), np.ndarray, np.generic, np.dtype, th.Tensor, type)
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+
+
+class StateFunctions(NamedTuple):
+    """
+    How objects of a class give and take their state, where it is not in their attributes.
+
+    :param get: From an object to its state, which can be pickled.
+    :param set: Gives an object this state.
+    """
+
+    get: Callable[[Any], Any]
+    set: Callable[[Any, Any], None]
+
+
+_state_functions: dict[type, StateFunctions] = {}
+
+
+def register_state(of_class: type, get: Callable[[Any], Any], set: Callable[[Any, Any], None]) -> None:
+    """
+    Tell how objects of a class give and take their state, where it is not in their attributes.
+
+    :param of_class: The class; it holds for its subclasses as well.
+    :param get: From an object to its state, which can be pickled.
+    :param set: Gives an object this state.
+    """
+    _state_functions[of_class] = StateFunctions(get, set)
+
+
+def state_of_object(root: Any) -> bytes:
+    """
+    :param root: An object.
+    :return: Its state, with that of all objects that it refers to.
+    :raises pickle.PicklingError: If something can neither be pickled nor be found again by its place.
+    """
+    file = io.BytesIO()
+    try:
+        _Pickler(file, root).dump(root)
+    except (TypeError, AttributeError, RecursionError, NotImplementedError) as error:
+        raise pickle.PicklingError(f"{type(error).__name__}: {error}") from error
+    return file.getvalue()
+
+
+def set_state_of_object(root: Any, state: bytes) -> None:
+    """
+    :param root: An object that was made the same way as the one whose state it gets.
+    :param state: The result of :func:`state_of_object`.
+    """
+    _Unpickler(io.BytesIO(state), root).load()
+
+
+class _Place(NamedTuple):
+    """
+    Stands in a pickle for an object by its place.
+
+    :param path: How it is reached from the root.
+    :param of_class: Its class, of which one is made if there is none in this place; ``None`` if nothing is made.
+    """
+
+    path: Path
+    of_class: type | None
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, root: Any) -> None:
+        super().__init__(file, protocol=5)
+        places = list(_places(root))
+        self.paths = {id(part): path for path, part in places}
+        # Objects made on access would be collected, and their ids be those of others.
+        self.alive = [part for _, part in places]
+
+    def persistent_id(self, obj: Any) -> Any:
+        return tuple(obj) if type(obj) is _Place else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        own = _own_state_functions(type(obj))
+        if own is not None:
+            return _same, (self._place(obj),), own.get(obj), None, None, own.set
+        if isinstance(obj, types.ModuleType):
+            return importlib.import_module, (obj.__name__,)
+        if isinstance(obj, type | types.FunctionType):
+            return NotImplemented if _is_importable(obj) else (_same, (self._place(obj, made=False),))
+        if _is_restored_in_place(obj) and id(obj) in self.paths:
+            kept = _kept_attributes(type(obj))
+            attributes = {name: value for name, value in vars(obj).items() if name not in kept}
+            return _same, (self._place(obj),), attributes, None, None, _set_attributes
+        try:
+            return obj.__reduce_ex__(5)
+        except Exception:
+            if id(obj) not in self.paths:
+                raise
+            return _same, (self._place(obj, made=False),)
+
+    def _place(self, obj: Any, made: bool = True) -> _Place:
+        if id(obj) not in self.paths:
+            raise pickle.PicklingError(f"a {type(obj).__name__} can neither be pickled nor found by its place")
+        return _Place(self.paths[id(obj)], type(obj) if made else None)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, root: Any) -> None:
+        super().__init__(file)
+        self.parts = dict(_places(root))
+        self.taken: set[int] = set()
+
+    def persistent_load(self, place: Any) -> Any:
+        path, of_class = place
+        found = self.parts.get(path)
+        if of_class is None:
+            return found
+        # Two objects of the saved graph must not become one.
+        if type(found) is not of_class or id(found) in self.taken:
+            found = object.__new__(of_class)
+            self.parts[path] = found
+        self.taken.add(id(found))
+        return found
+
+
+def _same(obj: Any) -> Any:
+    return obj
+
+
+def _set_attributes(obj: Any, attributes: dict[str, Any]) -> None:
+    own = vars(obj)
+    kept = {name: own[name] for name in _kept_attributes(type(obj)) if name in own}
+    own.clear()
+    own.update(kept)
+    own.update(attributes)
+
+
+def _get_own_state(env: Any) -> tuple[Any, Any]:
+    """The state of an environment that has methods for it, and the generator that Gymnasium adds to it."""
+    return env.get_state(), vars(env).get("_np_random")
+
+
+def _set_own_state(env: Any, state: tuple[Any, Any]) -> None:
+    own, generator = state
+    if generator is not None:
+        env._np_random = generator
+    env.set_state(own)
+
+
+_own_methods = StateFunctions(_get_own_state, _set_own_state)
+
+
+def _own_state_functions(of_class: type) -> StateFunctions | None:
+    for parent in of_class.__mro__:
+        if parent in _state_functions:
+            return _state_functions[parent]
+    is_environment = callable(getattr(of_class, "step", None)) and callable(getattr(of_class, "reset", None))
+    has_methods = callable(getattr(of_class, "get_state", None)) and callable(getattr(of_class, "set_state", None))
+    return _own_methods if is_environment and has_methods and not issubclass(of_class, gym.Wrapper) else None
+
+
+def _kept_attributes(of_class: type) -> tuple[str, ...]:
+    return tuple(name for parent in of_class.__mro__ for name in KEPT_ATTRIBUTES.get(parent, ()))
+
+
+def _is_restored_in_place(obj: Any) -> bool:
+    """Whether the attributes of an object are its state, so that they can be given to another object of its class."""
+    if not hasattr(obj, "__dict__") or isinstance(obj, (*LEAVES, *FUNCTIONS, *CONTAINERS)):
+        return False
+    # Those with Gymnasium's or another EzPickle pickle only the arguments that they were made with.
+    if isinstance(obj, gym.Env | VecEnv) or "_ezpickle_args" in vars(obj):
+        return True
+    own = type(obj)
+    customized = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
+    has_slots = any("__slots__" in vars(parent) and vars(parent)["__slots__"] for parent in own.__mro__)
+    return not has_slots and all(getattr(own, name, None) is getattr(object, name, None) for name in customized)
+
+
+def _is_importable(obj: Any) -> bool:
+    """Whether a class or function is found in its module under its name, which is how it is pickled."""
+    found: Any = sys.modules.get(obj.__module__ or "")
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj
+
+
+def _places(root: Any) -> Iterator[tuple[Path, Any]]:
+    """
+    :param root: An object.
+    :return: All objects that it refers to, and it, each once, with the path on which it is reached first.
+    """
+    seen: set[int] = set()
+    waiting: deque[tuple[Path, Any]] = deque([((), root)])
+    while waiting:
+        path, obj = waiting.popleft()
+        if id(obj) in seen or (isinstance(obj, LEAVES) and not isinstance(obj, type)):
+            continue
+        seen.add(id(obj))
+        yield path, obj
+        if not isinstance(obj, (type, types.ModuleType, *FUNCTIONS)):
+            waiting.extend(((*path, name), part) for name, part in _parts(obj))
+
+
+def _parts(obj: Any) -> Iterator[tuple[Any, Any]]:
+    if not _is_importable(type(obj)):
+        yield "__class__", type(obj)
+    if isinstance(obj, dict):
+        for number, (key, part) in enumerate(obj.items()):
+            yield ("item", key if isinstance(key, str | int) else number), part
+    elif isinstance(obj, list | tuple | deque):
+        yield from enumerate(obj)
+    elif isinstance(obj, functools.partial):
+        yield from (("func", obj.func), ("args", obj.args), ("keywords", obj.keywords))
+    if hasattr(obj, "__dict__"):
+        kept = _kept_attributes(type(obj))
+        yield from ((name, part) for name, part in vars(obj).items() if name not in kept)
