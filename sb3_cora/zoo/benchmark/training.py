@@ -19,10 +19,12 @@ import numpy as np
 import yaml
 
 import sb3_cora
+from sb3_cora.common.training_state.files import read_latest_state, state_files
 from sb3_cora.envs.batched_game import GameEnv
 from sb3_cora.zoo.benchmark.suites import Task
 from sb3_cora.zoo.enjoy import main as enjoy_main
 from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.resuming import states_folder
 from sb3_cora.zoo.train import main as train_main
 
 SCRIPTS = Path(sb3_cora.__file__).parent / "zoo"
@@ -30,6 +32,8 @@ SCRIPTS = Path(sb3_cora.__file__).parent / "zoo"
 EVALUATION_SEED = 1_000_000
 # How often a run is started that neither finishes nor fails, because its process or machine ends.
 N_ATTEMPTS = 5
+# File in the folder of a run with the seconds of its training, from its end until the run has been evaluated.
+FINISHED = "wall_seconds.txt"
 # File in the folder of a run for all that it prints.
 LOG = "run.log"
 
@@ -48,7 +52,7 @@ def run_folder(task: Task, log_folder: Path) -> Path:
 
 def execute(task: Task, log_folder: Path, commit: str) -> list[Row]:
     """
-    Train a model and evaluate it.
+    Train a model and evaluate it. What a killed process has left of the training is gone on with.
 
     :param task: The run.
     :param log_folder: Folder of all runs.
@@ -56,18 +60,34 @@ def execute(task: Task, log_folder: Path, commit: str) -> list[Row]:
     :return: The rows of the run, or a single one of the kind ``"failed"`` if it raised an error.
     """
     folder = run_folder(task, log_folder)
-    # Of a run that did not come to its end.
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    interrupted = interrupted_run(task, folder)
+    if interrupted is None and not (folder / FINISHED).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with redirected_output(folder / LOG):
         try:
-            train(task, folder)
-            return evaluate(task, folder, commit, time.perf_counter() - start)
+            rows = evaluate(task, folder, commit, train(task, folder, interrupted))
+            (folder / FINISHED).unlink()
+            return rows
         # SystemExit is how a command line refuses.
         except (Exception, SystemExit) as error:
             traceback.print_exc()
+            # The next attempt begins anew, unless the training was interrupted. What it was resumed from may have failed.
+            (folder / FINISHED).unlink(missing_ok=True)
+            if interrupted is not None:
+                shutil.rmtree(states_folder(interrupted), ignore_errors=True)
             return [failed(task, commit, f"{type(error).__name__}: {error}", time.perf_counter() - start)]
+
+
+def interrupted_run(task: Task, folder: Path) -> Path | None:
+    """
+    :param task: A run.
+    :param folder: Its folder.
+    :return: The folder of its training if that can be resumed.
+    """
+    trainings = (folder / task.algo).glob("*/")
+    return next((training for training in trainings if state_files(states_folder(training))), None)
 
 
 @contextlib.contextmanager
@@ -78,7 +98,7 @@ def redirected_output(path: Path) -> Iterator[None]:
     :param path: The file.
     """
     kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
-    with path.open("w", encoding="utf-8") as log:
+    with path.open("a", encoding="utf-8") as log:
         # The descriptors, so that what libraries written in C print goes there too.
         for descriptor in kept:
             os.dup2(log.fileno(), descriptor)
@@ -106,29 +126,39 @@ def failed(task: Task, commit: str, message: str, wall_seconds: float) -> Row:
     return Row(*task.run, commit, "failed", 0, seconds, None, None, None, None, None, None, line)
 
 
-def train(task: Task, folder: Path) -> None:
+def train(task: Task, folder: Path, interrupted: Path | None) -> float:
     """
-    Train as ``zoo/train.py`` does.
+    Train as ``zoo/train.py`` does, unless that has been done.
 
     :param task: The run.
     :param folder: Its folder.
+    :param interrupted: Folder of the training to resume, if any.
+    :return: Duration of the training in seconds, without what was lost by an interruption.
     """
-    # A file instead of flags, in which every value would be text to be read.
-    config = folder / "hyperparams.yml"
-    config.write_text(yaml.safe_dump({task.env: task.hyperparams}, sort_keys=False), encoding="utf-8")
-    evaluations = task.evaluations
-    flags: dict[str, Any] = {
-        **{"--algo": task.algo, "--env": task.env, "--seed": task.run.seed, "--conf-file": config, "-f": folder},
-        **{"--eval-freq": evaluations.eval_freq or 0, "--eval-episodes": evaluations.eval_episodes},
-        **{"--final-eval-episodes": -1, "--save-freq": -1},
-    }
-    sys.argv = [
-        str(SCRIPTS / "train.py"),
-        *(str(part) for flag in flags.items() for part in flag),
-    ]
+    finished = folder / FINISHED
+    if finished.is_file():
+        return float(finished.read_text())
+    start, before = time.perf_counter(), 0.0
+    if interrupted is None:
+        # A file instead of flags, in which every value would be text to be read.
+        config = folder / "hyperparams.yml"
+        config.write_text(yaml.safe_dump({task.env: task.hyperparams}, sort_keys=False), encoding="utf-8")
+        evaluations = task.evaluations
+        flags: dict[str, Any] = {
+            **{"--algo": task.algo, "--env": task.env, "--seed": task.run.seed, "--conf-file": config, "-f": folder},
+            **{"--eval-freq": evaluations.eval_freq, "--eval-episodes": evaluations.eval_episodes},
+            **{"--final-eval-episodes": -1, "--save-freq": -1},
+        }
+    else:
+        before = read_latest_state(states_folder(interrupted))["elapsed"] / 1e9
+        flags = {"--resume": interrupted}
+    sys.argv = [str(SCRIPTS / "train.py"), *(str(part) for flag in flags.items() for part in flag)]
     # What rl_zoo3 keeps as the command of the run.
     sys.orig_argv = [sys.executable, *sys.argv]
     train_main()
+    seconds = before + time.perf_counter() - start
+    finished.write_text(f"{seconds:.4f}")
+    return seconds
 
 
 def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list[Row]:
