@@ -293,17 +293,6 @@ def test_the_command_explains_what_cannot_be_rendered(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "files").iterdir()} == {"cora_ppo-plain.csv", "cora_ppo-plain.png"}
 
 
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    run_folder = tmp_path / "logs" / "cora_ppo" / "multi_peak_1"
-    run_folder.mkdir(parents=True)
-    make_tiny(CORAPPO, "multi_peak").save(run_folder / "multi_peak.zip")
-    monkeypatch.chdir(tmp_path)
-    exec(example, {})
-    with (tmp_path / "credits.csv").open(newline="") as file:
-        assert len(list(csv.DictReader(file))) == 10 * 2
-
-
 def test_the_command_refuses_other_algorithms(tmp_path: Path) -> None:
     run = run_zoo("explain.py", "--algo", "mappo", "--env", "climbing", folder=tmp_path, check=False)
     assert run.returncode != 0 and "MAPPO has no coalition values" in run.stderr
