@@ -1,7 +1,6 @@
 """Explanations show the numbers of the training, and the command makes files of them."""
 
 import csv
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from sb3_cora.zoo.explanation_plots import StepFigure, plot_sheet, trimmed
 from sb3_cora.zoo.tables import write_columns
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, make_tiny
 from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam, TargetGame
-from tests.processes import ROOT, run_zoo
+from tests.processes import run_zoo
 from tests.test_record_video import needs_xvfb
 
 
