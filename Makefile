@@ -21,13 +21,12 @@ TEST_PROCESSES = 2
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-# Python compiles what is imported, pip would compile everything.
 # torch goes first and pinned: left to the resolver, an install can fetch two versions of a very large package.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
-	$(BIN)/python -m pip install --quiet --no-compile "$$(head -n 1 constraints.txt)"
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[all]"
+	$(BIN)/python -m pip install --quiet "$$(head -n 1 constraints.txt)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
 	touch $@
 
 install: $(INSTALLED)  ## build .venv with everything the project uses
