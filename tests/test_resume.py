@@ -400,16 +400,8 @@ def comparable(run: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ("--env", "penalty"),
-        ("--env", "Noisy-v0"),
-        # Many processes, each of which takes seconds to start
-        pytest.param(("--env", "Noisy-v0", "--vec-env", "subproc"), marks=pytest.mark.slow),
-    ],
-    ids=["batch", "one by one", "processes"],
-)
+# Environments in processes of their own are in the tests above: here they would take a minute to start.
+@pytest.mark.parametrize("flags", [("--env", "penalty"), ("--env", "Noisy-v0")], ids=["batch", "one by one"])
 def test_a_killed_run_is_resumed_exactly(flags: tuple[str, ...], tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
