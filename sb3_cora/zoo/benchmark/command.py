@@ -17,7 +17,6 @@ its commit.
 import argparse
 import contextlib
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,16 +32,10 @@ from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.benchmark.missing import expected_seconds, tidy
 from sb3_cora.zoo.benchmark.ray_cluster import run_on_ray
 from sb3_cora.zoo.benchmark.suites import Task, find_suite, read_suite
-from sb3_cora.zoo.benchmark.workers import run_locally
+from sb3_cora.zoo.benchmark.workers import n_cores, run_locally
+from sb3_cora.zoo.callbacks import write_whole
 from sb3_cora.zoo.plot import main as plot
 from sb3_cora.zoo.results import Row
-
-
-def n_cores() -> int:
-    """
-    :return: Number of cores that this process may use.
-    """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def duration(seconds: float) -> str:
@@ -89,9 +82,8 @@ def write_configs(tasks: Sequence[Task], path: Path) -> None:
     before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     configs = {**before, **{task.run.config: task.config for task in tasks}}
     if configs != before:
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.write_text(yaml.safe_dump(configs, sort_keys=True), encoding="utf-8")
-        os.replace(unfinished, path)
+        text = yaml.safe_dump(configs, sort_keys=True)
+        write_whole({path: lambda unfinished: Path(unfinished).write_text(text, encoding="utf-8")})
 
 
 def run_missing(missing: Sequence[Task], runs: Iterator[list[Row]], table: Path) -> int:

@@ -69,6 +69,13 @@ def deferred_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def n_cores() -> int:
+    """
+    :return: Number of cores that this process may use.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_vmas(env: str) -> bool:
     """
     :param env: Id of an environment.
@@ -84,8 +91,7 @@ def start_context(envs: Iterable[str], n_workers: int) -> Any:
     :return: Makes processes, forked from one that has imported everything where the system can fork: imports would take longer
         than small trainings.
     """
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ["OMP_NUM_THREADS"] = str(max(n_cores // n_workers, 1))
+    os.environ["OMP_NUM_THREADS"] = str(max(n_cores() // n_workers, 1))
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
