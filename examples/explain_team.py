@@ -18,12 +18,23 @@ from sb3_cora.cora_ppo import explain
 QUICK = "--quick" in sys.argv
 
 # %%
-# The training is not run to its end: once all take the most likely actions, every coalition is worth the same.
+# Only what beats the most likely actions is learned (``eta=0``), so that agents go on to explore: once all take the most
+# likely actions, every coalition is worth the same.
 
 game = {"n_agents": 3, "game_seed": 1}
 env = make_joint_vec_env("multi_peak", n_envs=64, seed=0, env_kwargs=game)
-model = CORAPPO("MlpPolicy", env, n_steps=10, batch_size=64, baseline="q", grand_advantage="q", seed=0)
-model.learn(640 if QUICK else 6_400)
+model = CORAPPO(
+    "MlpPolicy",
+    env,
+    n_steps=10,
+    batch_size=64,
+    baseline="q",
+    grand_advantage="q",
+    center_advantage=False,
+    eta=0.0,
+    seed=0,
+)
+model.learn(640 if QUICK else 20_000)
 
 # %%
 # ``explain`` plays an episode, and computes what the training would have computed of its steps.
