@@ -5,7 +5,7 @@ Films of trained teams, and the page of the documentation that shows them.
     python -m benchmarks.gallery navigation multi_peak -f logs/gallery
 
 The teams are those of ``teams.yml``. Those without a trained model in the log folder are trained first, as ``zoo/train.py``
-does; for all of them this takes a core more than an hour. Each is evaluated and filmed. The films, and ``gallery.csv`` with
+does. Each is evaluated and filmed. The films, and ``gallery.csv`` with
 what was measured, go to ``docs/gallery/``; ``docs/gallery.md`` shows all that are there. No display is needed, see
 ``record_video``.
 """
