@@ -52,4 +52,4 @@ docs: $(INSTALLED)  ## build the documentation in docs/_build/html; a warning is
 	$(BIN)/python -m sphinx -W --keep-going --builder html docs docs/_build/html
 
 clean:  ## remove .venv, the built documentation and the caches, but no trained model
-	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) docs/_build docs/examples .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

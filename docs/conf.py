@@ -13,8 +13,15 @@ project = "sb3_cora"
 author = copyright = "The sb3_cora contributors"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+# Of the examples, examples.md is the index
+exclude_patterns = ["_build", "examples/index.rst"]
 
 myst_enable_extensions = ["attrs_inline", "dollarmath"]
 # Links to headings, `page.md#heading`, as on GitHub
@@ -26,6 +33,16 @@ autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
 # Defaults as they are written, instead of the values they have
 autodoc_preserve_defaults = True
+
+# A page and a notebook of each script
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "examples",
+    # Tests run the scripts, whose trainings take minutes
+    "plot_gallery": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
 
 html_theme = "furo"
 html_title = f"sb3_cora {version}"

@@ -1,11 +1,14 @@
 """
-Three algorithms on a PettingZoo task of one's own. Needs ``pip install "sb3-cora[pettingzoo]"``.
+A PettingZoo task of your own
+=============================
+
+Three algorithms are compared on a task of one's own. Needs ``pip install "sb3-cora[pettingzoo]"``. ::
 
     python examples/own_pettingzoo_task.py
     python examples/own_pettingzoo_task.py --quick
 """
 
-import argparse
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,13 @@ from pettingzoo import ParallelEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_cora import CORAPPO, IPPO, MAPPO, check_joint_env, make_joint_vec_env
+
+# Only to see that everything works: one seed, and few steps
+QUICK = "--quick" in sys.argv
+n_seeds, n_timesteps = (1, 512) if QUICK else (3, 20_000)
+
+# %%
+# Agents on a line should meet. The task is a ``ParallelEnv`` as for any other library.
 
 
 class Rendezvous(ParallelEnv):
@@ -66,24 +76,20 @@ class Rendezvous(ParallelEnv):
         return dict(zip(self.agents, ways[:, None], strict=True))
 
 
-def main() -> None:
-    """Check the task, and compare three algorithms on it."""
-    parser = argparse.ArgumentParser(description="Three algorithms on a task of one's own")
-    parser.add_argument("--quick", action="store_true", help="one seed, and few steps")
-    args = parser.parse_args()
-    n_seeds, n_timesteps = (1, 512) if args.quick else (3, 20_000)
+# %%
+# ``check_joint_env`` tells what is wrong with a task before anything is trained on it.
 
-    check_joint_env(make_joint_vec_env(Rendezvous))
-    for algorithm in (CORAPPO, MAPPO, IPPO):
-        returns = []
-        for seed in range(n_seeds):
-            env = make_joint_vec_env(Rendezvous, n_envs=4, seed=seed)
-            model = algorithm("MlpPolicy", env, n_steps=128, batch_size=128, seed=seed).learn(n_timesteps)
-            # Other starts than those of the training, and the same ones for all algorithms
-            mean, _ = evaluate_policy(model, make_joint_vec_env(Rendezvous, seed=1000), n_eval_episodes=20)
-            returns.append(mean)
-        print(f"{algorithm.__name__}: return of {n_seeds} seeds {np.mean(returns):.2f}, each {np.round(returns, 2)}")
+check_joint_env(make_joint_vec_env(Rendezvous))
 
+# %%
+# Each algorithm is trained with several seeds, and evaluated from other starts than those of the training, which are the same
+# ones for all algorithms.
 
-if __name__ == "__main__":
-    main()
+for algorithm in (CORAPPO, MAPPO, IPPO):
+    returns = []
+    for seed in range(n_seeds):
+        env = make_joint_vec_env(Rendezvous, n_envs=4, seed=seed)
+        model = algorithm("MlpPolicy", env, n_steps=128, batch_size=128, seed=seed).learn(n_timesteps)
+        mean, _ = evaluate_policy(model, make_joint_vec_env(Rendezvous, seed=1000), n_eval_episodes=20)
+        returns.append(mean)
+    print(f"{algorithm.__name__}: return of {n_seeds} seeds {np.mean(returns):.2f}, each {np.round(returns, 2)}")

@@ -196,14 +196,30 @@ def test_every_algorithm_trains_and_resumes(name: str, env_id: str, tmp_path: Pa
     assert steps == [{8}, {16}]
 
 
+def hyperparams_in_tensorboard(folder: Path) -> dict[str, Any]:
+    """
+    :param folder: Of a training in TensorBoard's log
+    :return: What its tab HPARAMS shows
+    """
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    plugin_data = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    hparams = plugin_data.HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in hparams.items()}
+
+
 def test_a_training_is_repeated_from_its_folder(tmp_path: Path) -> None:
     arguments = ("--algo", "mappo", "--env", "climbing", "-n", "512", *WITHOUT_EVALUATIONS, *TINY)
-    run_zoo("train.py", *arguments, folder=tmp_path)
+    run_zoo("train.py", *arguments, "--tensorboard-log", "runs", folder=tmp_path)
     kept = tmp_path / "logs" / "mappo" / "climbing_1" / "climbing"
     versions = yaml.safe_load((kept / "versions.yml").read_text())
     assert versions["torch"] == th.__version__ and versions["sb3_cora"]
     # The seed was drawn, and stands with the other flags
     seed = yaml.unsafe_load((kept / "args.yml").read_text())["seed"]
+    in_tensorboard = hyperparams_in_tensorboard(tmp_path / "runs" / "climbing" / "MAPPO_1")
+    assert in_tensorboard["algo"] == "mappo" and in_tensorboard["seed"] == seed and in_tensorboard["n_steps"] == 32
+    assert (tmp_path / in_tensorboard["folder"] / "climbing.zip").is_file()
     config = ("--conf-file", str(tmp_path / "kept.yml"), "--seed", str(seed))
     (tmp_path / "kept.yml").write_text(yaml.safe_dump({"climbing": dict(yaml.unsafe_load((kept / "config.yml").read_text()))}))
     run_zoo("train.py", *arguments[: -len(TINY)], *config, folder=tmp_path)

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
-from stable_baselines3.common.logger import CSVOutputFormat
+from stable_baselines3.common.logger import CSVOutputFormat, HParam
 
 
 def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
@@ -104,6 +105,29 @@ class ProgressCallback(BaseCallback):
         # A custom logger (set_logger) would have to repeat how SB3 names the folders of TensorBoard.
         appends = self.appends and self.path.is_file()
         self.logger.output_formats.append((AppendedCSV if appends else CSVOutputFormat)(str(self.path)))
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class HyperparametersCallback(BaseCallback):
+    """
+    Writes the hyperparameters of a training to TensorBoard, whose tab HPARAMS compares trainings by them.
+
+    :param hyperparams: The hyperparameters by name.
+    """
+
+    def __init__(self, hyperparams: Mapping[str, Any]) -> None:
+        super().__init__()
+        # TensorBoard knows no mappings.
+        self.hyperparams = {
+            name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in hyperparams.items()
+        }
+
+    def _on_training_start(self) -> None:
+        # Of the metrics only the names are written: the tab shows the last values of these curves.
+        metrics = {"eval/mean_reward": 0.0, "rollout/ep_rew_mean": 0.0}
+        self.logger.record("hyperparams", HParam(self.hyperparams, metrics), exclude=("stdout", "log", "json", "csv"))
 
     def _on_step(self) -> bool:
         return True

@@ -28,7 +28,7 @@ from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
-from sb3_cora.zoo.callbacks import ProgressCallback, SaveModelCallback, write_whole
+from sb3_cora.zoo.callbacks import HyperparametersCallback, ProgressCallback, SaveModelCallback, write_whole
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
@@ -96,7 +96,7 @@ class JointExperimentManager(ExperimentManager):
     - ``--eval-freq 0`` spreads up to 30 evaluations over the training, and ``--save-freq 0`` saves a checkpoint before each.
       ``--eval-episodes 0`` and ``--n-eval-envs 0`` choose numbers that suit the environment.
     - Best models and checkpoints keep the normalization that they were saved with.
-    - The log is written to ``progress.csv`` as well.
+    - The log is written to ``progress.csv`` as well, and hyperparameters to TensorBoard's log.
     - A training ends with a learning curve and with evaluations of the last and the best model. If the last one is better, it
       replaces the best one.
     - ``-i`` continues to count timesteps, with the normalization of the model that it names.
@@ -343,6 +343,9 @@ class JointExperimentManager(ExperimentManager):
         is_resumed = self.resumed_state is not None
         progress = ProgressCallback(Path(self.save_path) / "progress.csv", appends=is_resumed)
         callbacks: list[BaseCallback] = [progress, *self.callbacks]
+        if self.tensorboard_log is not None:
+            run = {"algo": self.algo, "env": str(self.env_name), "seed": self.seed, "folder": self.save_path}
+            callbacks.append(HyperparametersCallback({**run, **self.settings}))
         saver = None
         n_timesteps = self.n_timesteps
         if isinstance(model, CooperativeOnPolicyAlgorithm):
