@@ -21,10 +21,12 @@ TEST_PROCESSES = 2
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-# torch goes first and pinned: left to the resolver, an install can fetch two versions of a very large package.
+# torch goes first and pinned: left to the resolver, an install can fetch two versions of a very large package. The pip that
+# Python brings may be years old, and then takes more than twice the time to resolve.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$$(head -n 1 constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]"
 	touch $@
