@@ -16,7 +16,7 @@ TEST_ENVIRONMENT = OMP_NUM_THREADS=1
 TEST_PROCESSES = 2
 
 .DEFAULT_GOAL = help
-.PHONY: help install train test lint type format docs clean
+.PHONY: help install train test lowest newest lint type format docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,12 @@ train: $(INSTALLED)  ## train ALGO on ENV with the zoo's ARGS, then evaluate it 
 
 test: $(INSTALLED)  ## run the tests (ARGS goes to pytest)
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+
+lowest: $(INSTALLED)  ## run the smoke tests with the lowest versions of the dependencies that pyproject.toml declares
+	.ci/smoke lowest
+
+newest: $(INSTALLED)  ## run the smoke tests with the newest versions of the dependencies
+	.ci/smoke newest
 
 lint: $(INSTALLED)  ## lint, and check the format
 	$(BIN)/ruff check .
