@@ -16,7 +16,7 @@ TEST_ENVIRONMENT = OMP_NUM_THREADS=1
 TEST_PROCESSES = 2
 
 .DEFAULT_GOAL = help
-.PHONY: help install train test lowest newest lint type format docs clean
+.PHONY: help install train test lowest newest lint type format docs dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -57,5 +57,10 @@ format: $(INSTALLED)  ## mend what lint can, and format
 docs: $(INSTALLED)  ## build the documentation in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going --builder html docs docs/_build/html
 
+dist: $(INSTALLED)  ## build the wheel and the source distribution in dist/
+	rm -rf dist
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('dist')"
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+
 clean:  ## remove .venv, the built documentation and the caches, but no trained model
-	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

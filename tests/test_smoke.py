@@ -52,10 +52,10 @@ def test_a_task_of_each_suite_is_trained_on(env_id: str, package: str) -> None:
 def test_the_command_line_trains(tmp_path: Path) -> None:
     for package in ("rl_zoo3", "tensorboard"):
         pytest.importorskip(package)
-    flags = "--algo mappo --env climbing -n 400 --eval-freq 200 --progress --tensorboard-log runs".split()
+    flags = ("--algo", "mappo", "--env", "climbing", "-n", "400", "--eval-freq", "200", "--tensorboard-log", "runs")
     # Which of the installed packages go first is for this process to say
     packages = {"PYTHONPATH": os.environ.get("PYTHONPATH")}
-    run_python("-m", "sb3_cora.zoo.train", *flags, cwd=tmp_path, environment=packages)
+    run_python("-m", "sb3_cora.zoo.train", *flags, "--progress", cwd=tmp_path, environment=packages)
     folder = tmp_path / "logs" / "mappo" / "climbing_1"
     assert {"climbing.zip", "best_model.zip", "learning_curve.png"} <= {path.name for path in folder.iterdir()}
     assert yaml.safe_load((folder / "climbing" / "versions.yml").read_text())["torch"]
