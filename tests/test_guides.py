@@ -91,7 +91,7 @@ def test_a_new_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert (alone.credits[0].tolist(), alone.epsilon.tolist()) == (pytest.approx([3, -1]), pytest.approx([3]))
             with pytest.raises(ValueError, match=r"deviation_weight=0\.1 is not available"):
                 allocate(values, masks, values.sum(dim=1), "core_l1", solver=module.FrankWolfeSolver())
-            model = make_tiny(CORAPPO, "climbing", solver="frank_wolfe", solver_kwargs={"tol": 1e-2})
+            model = make_tiny(CORAPPO, "climbing", solver="frank_wolfe", solver_kwargs={"tol": 1e-2}, variance_weight=1.0)
             initial = weights(model)
             assert_trained(initial, model.learn(2 * 16 * model.n_envs))
         finally:
