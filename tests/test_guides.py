@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_cora import CORAPPO, check_joint_env
+from sb3_cora import CORAPPO, check_joint_env, make_joint_vec_env
 from sb3_cora.credit import SOLVERS, all_coalitions, allocate
 from tests.algorithms import assert_trained, make_tiny, weights
 from tests.processes import ROOT, run_zoo
@@ -76,7 +76,7 @@ def test_a_new_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with package_of("A new solver", tmp_path, monkeypatch) as module:
         try:
             masks = all_coalitions(3)
-            values = th.as_tensor(np.random.default_rng(0).normal(size=(20, len(masks))))
+            values = th.as_tensor(np.random.default_rng(0).normal(size=(10, len(masks))))
             for epsilon_bound in ("nonnegative", "free"):
                 settings: dict[str, Any] = {"variance_weight": 1.0, "epsilon_bound": epsilon_bound}
                 found = allocate(values, masks, values.sum(dim=1), solver="frank_wolfe", **settings)
@@ -91,7 +91,8 @@ def test_a_new_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert (alone.credits[0].tolist(), alone.epsilon.tolist()) == (pytest.approx([3, -1]), pytest.approx([3]))
             with pytest.raises(ValueError, match=r"deviation_weight=0\.1 is not available"):
                 allocate(values, masks, values.sum(dim=1), "core_l1", solver=module.FrankWolfeSolver())
-            model = make_tiny(CORAPPO, "climbing", solver="frank_wolfe", solver_kwargs={"tol": 1e-2}, variance_weight=1.0)
+            env = make_joint_vec_env("climbing", n_envs=2)
+            model = make_tiny(CORAPPO, env, solver="frank_wolfe", solver_kwargs={"tol": 1e-2}, variance_weight=1.0)
             initial = weights(model)
             assert_trained(initial, model.learn(2 * 16 * model.n_envs))
         finally:

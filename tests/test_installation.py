@@ -122,7 +122,9 @@ def test_quickstart_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     assert "learn(40_000)" in code
-    assert re.fullmatch(r"\(\d+\.\d+, \d+\.\d+\)\n", run("-c", code.replace("learn(40_000)", "learn(800)")))
+    # Mean and standard deviation of the return
+    returns = run("-c", code.replace("learn(40_000)", "learn(800)"))
+    assert len(re.findall(r"-?\d+\.\d+", returns)) == 2
 
     def zoo(module: str, *arguments: str) -> str:
         return run("-m", f"sb3_cora.zoo.{module}", *arguments)

@@ -249,4 +249,6 @@ def test_what_tests_start_has_a_time_limit(path: Path) -> None:
 
 
 def test_ci_is_executable() -> None:
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    scripts = [path for path in (ROOT / ".ci").iterdir() if not path.suffix]
+    assert {path.name for path in scripts} == {"quickstart", "run", "smoke", "system"}
+    assert all(os.access(path, os.X_OK) for path in scripts)
