@@ -64,8 +64,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(run / f"{env}.zip", run / f"rl_model_{steps}_steps.zip")
             if (statistics := run / env / "vecnormalize.pkl").exists():
                 shutil.copy(statistics, run / f"rl_model_vecnormalize_{steps}_steps.pkl")
-    page = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
-    (folder / "climbing.yml").write_text(page.partition("```yaml\n# climbing.yml\n")[2].partition("```")[0])
+    for page, suite in (("benchmarking", "climbing"), ("environments", "rendezvous")):
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        (folder / f"{suite}.yml").write_text(text.partition(f"```yaml\n# {suite}.yml\n")[2].partition("```")[0])
+    shutil.copy(ROOT / "examples" / "own_pettingzoo_task.py", folder)
     (folder / "benchmarks" / "results").mkdir(parents=True)
     for table in ("results.csv", "benchmarks/results/matrix.csv"):
         (folder / table).write_text(RESULTS)
