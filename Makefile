@@ -16,7 +16,7 @@ TEST_ENVIRONMENT = OMP_NUM_THREADS=1
 TEST_PROCESSES = 2
 
 .DEFAULT_GOAL = help
-.PHONY: help install train test lint type format docs clean
+.PHONY: help install train test lowest newest lint type format docs dist clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,12 @@ train: $(INSTALLED)  ## train ALGO on ENV with the zoo's ARGS, then evaluate it 
 test: $(INSTALLED)  ## run the tests (ARGS goes to pytest)
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
+lowest: $(INSTALLED)  ## run the smoke tests with the lowest versions of the dependencies that pyproject.toml declares
+	.ci/smoke lowest
+
+newest: $(INSTALLED)  ## run the smoke tests with the newest versions of the dependencies
+	.ci/smoke newest
+
 lint: $(INSTALLED)  ## lint, and check the format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,5 +59,10 @@ format: $(INSTALLED)  ## mend what lint can, and format
 docs: $(INSTALLED)  ## build the documentation in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going --builder html docs docs/_build/html
 
+dist: $(INSTALLED)  ## build the wheel and the source distribution in dist/
+	rm -rf dist
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('dist')"
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+
 clean:  ## remove .venv, the built documentation and the caches, but no trained model
-	rm -rf $(VENV) docs/_build docs/examples .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) dist docs/_build docs/examples .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -12,7 +12,7 @@ from sb3_cora.mappo import MAPPO
 from sb3_cora.optimistic_mappo import OptimisticMAPPO
 from sb3_cora.shapley_ppo import ShapleyPPO
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = [
     "COMAPPO",
     "CORAPPO",

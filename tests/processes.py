@@ -40,7 +40,11 @@ def packages_of(folder: Path) -> dict[str, str]:
 
 
 def run_python(
-    *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str | None] | None = None, check: bool = True
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    environment: Mapping[str, str | None] | None = None,
+    check: bool = True,
+    executable: str | Path = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
     """
     Run Python to its end.
@@ -49,10 +53,11 @@ def run_python(
     :param cwd: Folder to run in, by default the current one
     :param environment: Changes to the environment variables, see ``environment_of_a_process``
     :param check: Whether an exit status other than 0 is an error
+    :param executable: The Python to run, by default this one
     :return: Exit status and output
     """
     run = subprocess.run(
-        [sys.executable, *arguments],
+        [executable, *arguments],
         cwd=cwd,
         env=environment_of_a_process(environment or {}),
         capture_output=True,

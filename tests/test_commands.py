@@ -42,7 +42,8 @@ def commands() -> Iterator[tuple[str, ...]]:
     for page in PAGES:
         for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                words = tuple(shlex.split(line, comments=True))
+                # The two ways to call one are the same, see test_project.py
+                words = tuple(shlex.split(re.sub(r"-m sb3_cora\.zoo\.(\w+)", r"zoo/\1.py", line), comments=True))
                 if words[:1] == ("python",) and words[1].startswith("zoo/") and words not in seen:
                     seen.add(words)
                     yield words[1:]
@@ -63,8 +64,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(run / f"{env}.zip", run / f"rl_model_{steps}_steps.zip")
             if (statistics := run / env / "vecnormalize.pkl").exists():
                 shutil.copy(statistics, run / f"rl_model_vecnormalize_{steps}_steps.pkl")
-    page = (ROOT / "docs" / "benchmarking.md").read_text(encoding="utf-8")
-    (folder / "climbing.yml").write_text(page.partition("```yaml\n# climbing.yml\n")[2].partition("```")[0])
+    for page, suite in (("benchmarking", "climbing"), ("environments", "rendezvous")):
+        text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+        (folder / f"{suite}.yml").write_text(text.partition(f"```yaml\n# {suite}.yml\n")[2].partition("```")[0])
+    shutil.copy(ROOT / "examples" / "own_pettingzoo_task.py", folder)
     (folder / "benchmarks" / "results").mkdir(parents=True)
     for table in ("results.csv", "benchmarks/results/matrix.csv"):
         (folder / table).write_text(RESULTS)

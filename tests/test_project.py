@@ -202,10 +202,15 @@ def test_import_loads_no_optional_dependency() -> None:
     assert sorted(set(OPTIONAL) & set(loaded) - imported_by_sb3) == []
 
 
+def test_readme_is_one_screen_and_one_picture() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) < 50 and readme.count("![") == 1
+
+
 def test_readme_names_what_exists() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    commands = set(re.findall(r"^make ([a-z]+)", readme, flags=re.MULTILINE))
+    commands = set(re.findall(r"`make ([a-z]+)`", readme))
     assert {"train", "test"} <= commands <= targets
     for name in re.findall(r"(?:zoo|sb3_cora|hyperparams)/[a-z_/]*(?:\.\w+)?", readme):
         assert (ROOT / name).exists(), name
@@ -244,4 +249,6 @@ def test_what_tests_start_has_a_time_limit(path: Path) -> None:
 
 
 def test_ci_is_executable() -> None:
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    scripts = [path for path in (ROOT / ".ci").iterdir() if not path.suffix]
+    assert {path.name for path in scripts} == {"quickstart", "run", "smoke", "system"}
+    assert all(os.access(path, os.X_OK) for path in scripts)
