@@ -195,7 +195,7 @@ class RandomTeam(gym.Env):
             observation["observation"] = np.zeros((self.n_agents + 1, numbers.shape[1]), np.float32)
         elif fault == "observation of wrong type":
             observation["observation"] = [["far"] * numbers.shape[1]] * self.n_agents
-        elif fault == "missing key":
+        elif fault == "missing key" and isinstance(self.observation_space, spaces.Dict):
             del observation[list(observation)[-1]]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

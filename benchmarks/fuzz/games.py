@@ -395,7 +395,7 @@ def _above_minimum(
         return math.inf
     objective = epsilon + deviation_weight * np.abs(deviations).mean()
     # Optima of SciPy's are true up to its tolerance of 1e-7; errors of ours are far larger or far smaller.
-    return max(0.0, objective - program.fun * size - 1e-7 * size)
+    return max(0.0, objective - program.fun * size - 1e-7 * size * max(1.0, deviation_weight))
 
 
 def _dual_bound(

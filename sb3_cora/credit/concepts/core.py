@@ -101,7 +101,7 @@ def _solve_program(
     """
     n_coalitions, n_agents = masks.shape
     equal_share = grand_value[:, None] / n_agents
-    if n_coalitions == 0:
+    if n_coalitions == 0 or len(values) == 0:
         return formula(equal_share.expand(-1, n_agents))
     if epsilon_bound == "free" and not _is_balanced(masks):
         raise ValueError(
