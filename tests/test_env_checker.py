@@ -143,7 +143,7 @@ def test_what_sb3_refuses_is_refused() -> None:
             observation, info = super().reset(**kwargs)
             return observation + (9 if kwargs.get("seed") is None else 0), info
 
-    with pytest.raises(ValueError, match="SB3's check_env refuses the environment: .*bounds"):
+    with pytest.raises(ValueError, match=r"SB3's check_env refuses the environment: .*bounds"):
         check_joint_env(WildUnlessSeeded())
 
 

@@ -3,9 +3,10 @@ Bad input at random: games through ``allocate``, and joint environments through 
 
     python -m benchmarks.fuzz --games 100000 --envs 300 --seed 0
 
-Counts of answers and refusals go to ``benchmarks/results/fuzz.csv`` block by block, and the same command goes on behind the last
-one. Each defect is printed with the number of its call, by which ``play`` of ``games.py`` or ``envs.py`` repeats it. Exits with an
-error if there is one.
+Counts of answers and refusals go to ``benchmarks/results/fuzz.csv`` block by block, and the same command goes on behind the
+last one. Each defect is printed with the number of its call, by which ``play`` of ``games.py`` or ``envs.py`` repeats it. It
+exits
+with an error if there is one.
 """
 
 import argparse

@@ -9,6 +9,7 @@ sentence.
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -285,7 +286,7 @@ def play(seed: int, case: int) -> Iterator[Outcome]:
         checked = _error_of(lambda: check_joint_env(RandomTeam(form), warn=False))
         yield _judged(checked, "check", form, case)
         for name, algorithm in ALGORITHMS.items():
-            error = _error_of(lambda algorithm=algorithm: _train(algorithm, form, n_envs))  # type: ignore[misc]
+            error = _error_of(partial(_train, algorithm, form, n_envs))
             if form.fault and error is not None and not _is_a_sentence(error) and checked is not None:
                 # Stable-Baselines3's VecEnv breaks on it, and the check, which has the remedy, says what of.
                 yield Outcome("refusal", f"check before training: {form.fault}", 1)

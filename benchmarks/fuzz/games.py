@@ -46,7 +46,7 @@ def sound(rng: np.random.Generator) -> Arguments:
         values, grand_value = np.zeros((n_games, len(masks))), rng.standard_normal(n_games)
     else:
         values, grand_value = GAMES[str(rng.choice(list(GAMES)))](rng, n_games, masks.numpy())
-    dtype = rng.choice([th.float64, th.float32, th.float16, th.bfloat16], p=[0.75, 0.19, 0.03, 0.03])
+    dtype = list(TOLERANCE)[int(rng.choice(len(TOLERANCE), p=[0.75, 0.19, 0.03, 0.03]))]
     size = 1.0
     if dtype == th.float64 and rng.random() < 0.3:
         size = 10.0 ** rng.uniform(-300, 300)

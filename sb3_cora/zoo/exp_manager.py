@@ -539,7 +539,8 @@ class JointExperimentManager(ExperimentManager):
             study = optuna.load_study(study_name=study_name, storage=open_storage(storage))
         except KeyError as error:
             raise ValueError(
-                f"--study-name {study_name}: there is no such study in --storage {storage}. optuna studies --storage lists them."
+                f"--study-name {study_name}: there is no such study in --storage {storage}. `optuna studies --storage` lists "
+                "them."
             ) from error
         if trial_id is not None and not 0 <= trial_id < len(study.trials):
             raise ValueError(f"--trial-id {trial_id}: the study {study_name} has the trials 0 to {len(study.trials) - 1}.")

@@ -1,8 +1,8 @@
 """
 How the command line refuses: one line on stderr that names what is wrong and the remedy, exit code 2, no traceback.
 
-That is for what a user got wrong before anything runs. An error of a training that runs, and one of a user's own code, such as an
-environment, keep their traceback, as do all errors in Python's development mode, ``python -X dev zoo/train.py``.
+That is for what a user got wrong before anything runs. An error of a training that runs, and one of a user's own code, such as
+an environment, keep their traceback, as do all errors in Python's development mode, ``python -X dev zoo/train.py``.
 """
 
 import argparse
@@ -29,7 +29,7 @@ NOT_THE_USERS = tuple(
     for folder in {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
-        Path(__file__).parents[1],
+        str(Path(__file__).parents[1]),
     }
 )
 
