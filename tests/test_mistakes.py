@@ -101,8 +101,8 @@ MISTAKES = {
     "params of no Python": train("-params", "policy_kwargs:dict(net_arch=[8)", said=("-params", "dict(net_arch=[8)")),
     "unknown hyperparameter": train("-params", "n_step:5", said=("mappo.yml", "'n_step' (5)", "n_steps?")),
     "trial of no study": train("--trial-id", "0", said=("--trial-id 0", "--storage and --study-name")),
-    "unknown trial": train(
-        *("--trial-id", "3", "--storage", "../trained/study.log", "--study-name", "none"), said=("--study-name none", "study.log")
+    "unknown study": train(
+        *("--trial-id", "3", "--storage", "study.log", "--study-name", "none"), said=("--storage study.log", "of the search")
     ),
     # Hyperparameters
     "missing file": train("--conf-file", "own.yml", said=("own.yml", "--conf-file", "path of a YAML file")),
@@ -123,7 +123,9 @@ MISTAKES = {
     "unknown policy": entry(("penalty", "'CnnPolicy'", "MlpPolicy"), policy="CnnPolicy"),
     "no policy": entry(("penalty", "policy"), without="policy"),
     "policy_kwargs": entry(("penalty", "'layers'", "policy_kwargs"), policy_kwargs={"layers": 3}),
-    "policy_kwargs as code": entry(("policy_kwargs", "dict(net_arch=[8])", "YAML mapping"), policy_kwargs="dict(net_arch=[8])"),
+    "policy_kwargs as code": entry(
+        ("policy_kwargs", "dict(net_arch=[8])", "YAML mapping"), policy_kwargs="dict(net_arch=[8])"
+    ),
     "normalize as code": entry(("normalize", "dict(norm_obs=True)", "YAML mapping"), normalize="dict(norm_obs=True)"),
     "no schedule": entry(("penalty", "ent_coef", "'falling'", "lin_0.05"), ent_coef="falling"),
     "unknown wrapper": entry(("penalty", "nowhere"), env_wrapper="nowhere.Wrapper"),
@@ -158,7 +160,9 @@ MISTAKES = {
     "video of nothing": play("record_video", "-n", "0", said=("--n-timesteps 0", "give 1 or more")),
     "concept": play("explain", "--concept", "nash", "--format", "none", said=("nash", "least_core")),
     "frames": play("explain", "--fps", "0", said=("--fps 0.0", "positive")),
-    "nothing to explain": Mistake(("explain", "--algo", "mappo", "--env", "penalty"), ("MAPPO has no coalition values", "CORAPPO")),
+    "nothing to explain": Mistake(
+        ("explain", "--algo", "mappo", "--env", "penalty"), ("MAPPO has no coalition values", "CORAPPO")
+    ),
     # Suites
     "no suite": Mistake(("benchmark", "matrices"), ("matrices", "matrix")),
     "no workers": Mistake(("benchmark", "matrix", "--workers", "0"), ("--workers 0", "give 1 or more")),
@@ -171,7 +175,9 @@ MISTAKES = {
     "no game": suite(("climbing takes no game_seed", "leave"), "environments", "table", "game_seeds", value=2),
     "game twice": suite(("peaks has a game_seed", "leave"), "environments", "peaks", "env_kwargs", value={"game_seed": 1}),
     "suite's algorithm": suite(("CORA", "'cora'", "cora_ppo"), "algorithms", "CORA", "algo", value="cora"),
-    "suite's hyperparameter": suite(("cora_ppo has no hyperparameter 'n_step'", "n_steps"), "hyperparams", value={"n_step": 5}),
+    "suite's hyperparameter": suite(
+        ("cora_ppo has no hyperparameter 'n_step'", "n_steps"), "hyperparams", value={"n_step": 5}
+    ),
     "hyperparameters' mapping": suite(("hyperparams", "expected a mapping, got 3"), "hyperparams", value=3),
     "names of environments": suite(
         ("expected names among table, peaks", "['peak']"), "algorithms", "MAPPO", "environments", value=["peak"]
@@ -273,7 +279,9 @@ def test_a_process_of_its_own_is_refused_likewise(name: str, tmp_path: Path) -> 
 
 
 # A bug of the environment is none of the command line's
-BROKEN = "import gymnasium as gym\n\ndef make():\n    raise ValueError('a bug')\n\ngym.register('Broken-v0', entry_point=make)\n"
+BROKEN = (
+    "import gymnasium as gym\n\ndef make():\n    raise ValueError('a bug')\n\ngym.register('Broken-v0', entry_point=make)\n"
+)
 
 
 def test_errors_of_ones_own_code_keep_their_traceback(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ meets the least largest excess, and what has a formula is computed again.
 
 import math
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def sound(rng: np.random.Generator) -> Arguments:
     }
     if rng.random() < 0.2:
         arguments["player_mask"] = th.from_numpy(rng.random((n_games, n_agents)) < 0.7)
-    if rng.random() < SOLVER_SHARE:
+    if rng.random() < SOLVER_SHARE and find_spec("cvxpylayers") is not None:
         arguments["solver"] = "cvxpylayers"
     return arguments
 

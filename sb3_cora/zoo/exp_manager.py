@@ -535,6 +535,10 @@ class JointExperimentManager(ExperimentManager):
         return experiment
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
+        journal = Path(storage.removeprefix("journal:"))
+        if (storage.startswith("journal:") or storage.endswith(".log")) and not journal.is_file():
+            # To open it would make it.
+            raise ValueError(f"--storage {storage}: there is no such journal. Name the one of the search.")
         try:
             study = optuna.load_study(study_name=study_name, storage=open_storage(storage))
         except KeyError as error:
