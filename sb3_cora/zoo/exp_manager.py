@@ -90,9 +90,13 @@ def check_hyperparams(hyperparams: Any, algo: str) -> None:
     """
     if not isinstance(hyperparams, dict):
         raise ValueError(f"expected a mapping of hyperparameters, got {hyperparams!r}.")
-    known = known_hyperparams(algo) if issubclass(ALGOS[algo], CooperativeOnPolicyAlgorithm) else set(hyperparams)
+    known = known_hyperparams(algo)
+    # Classes of one's own may hand any argument on, and SB3's off-policy algorithms take more from rl_zoo3.
+    is_complete = issubclass(ALGOS[algo], CooperativeOnPolicyAlgorithm) and all(
+        parameter.kind != parameter.VAR_KEYWORD for parameter in inspect.signature(ALGOS[algo]).parameters.values()
+    )
     for name in hyperparams:
-        if name not in known:
+        if is_complete and name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}."
             raise ValueError(f"{algo} has no hyperparameter {name!r} ({hyperparams[name]!r}); {remedy}")

@@ -6,6 +6,7 @@ an environment, keep their traceback, as do all errors in Python's development m
 """
 
 import argparse
+import os
 import site
 import sys
 import sysconfig
@@ -25,7 +26,7 @@ REFUSED = (ValueError, TypeError, ImportError, OSError, AssertionError, gym.erro
 AT_WORK = "_came_up_at_work"
 # Of Python, of the installed packages, and of this project.
 NOT_THE_USERS = tuple(
-    str(Path(folder).resolve())
+    f"{Path(folder).resolve()}{os.sep}"
     for folder in {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
