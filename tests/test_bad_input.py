@@ -167,6 +167,19 @@ def test_settings_that_are_no_integers(name: str, value: Any) -> None:
 
 
 @over_algorithms
+def test_unknown_policy_kwargs(algorithm: Algorithm) -> None:
+    with pytest.raises(TypeError, match=r"policy_kwargs has 'layers', which \w+Policy does not take: it takes .*net_arch"):
+        make_tiny(algorithm, NoisyTeam(), policy_kwargs={"layers": 3})
+
+
+@over_algorithms
+def test_rewards_whose_squares_overflow(algorithm: Algorithm) -> None:
+    env = faulty_vec_env("reward", at_step=5, value=1e20)
+    with pytest.raises(ValueError, match=r"the reward .*e\+20.* in environment 1, larger than 1e\+15.*JointVecNormalize"):
+        make_tiny(algorithm, env).learn(96)
+
+
+@over_algorithms
 def test_state_dependent_exploration_of_choices(algorithm: Algorithm) -> None:
     with pytest.raises(ValueError, match="only be used with continuous actions"):
         make_tiny(algorithm, NoisyTeam(discrete=True), use_sde=True)

@@ -138,9 +138,36 @@ def test_a_vec_env_must_tell_how_episodes_end(key: str) -> None:
 
 
 def test_what_sb3_refuses_is_refused() -> None:
+    class WildUnlessSeeded(BoxTeamEnv):
+        def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
+            observation, info = super().reset(**kwargs)
+            return observation + (9 if kwargs.get("seed") is None else 0), info
+
+    with pytest.raises(ValueError, match=r"SB3's check_env refuses the environment: .*bounds"):
+        check_joint_env(WildUnlessSeeded())
+
+
+@pytest.mark.parametrize(
+    ("method", "returned", "said"),
+    [
+        ("reset", None, r"reset returned a NoneType\. Return the tuple \(observation, info\)"),
+        ("reset", (None, {}), "The observation is None of type NoneType. Return an array of numbers"),
+        ("reset", ([["far"], ["near"]], {}), "The observation is .* of type list. Return an array of numbers"),
+        ("step", (np.zeros((2, 1), np.float32), 0.0, False, {}), r"step returned 4 values\. Return the tuple"),
+        ("step", (None, 0.0, False, False, {}), "The observation is None"),
+    ],
+)
+def test_what_is_returned_must_have_the_form(method: str, returned: Any, said: str) -> None:
     env = BoxTeamEnv()
-    env.step = lambda action: (action, 0.0, False, False)  # type: ignore[method-assign,assignment,return-value]
-    with pytest.raises(ValueError, match="five values"):
+    setattr(env, method, lambda *args, **kwargs: returned)
+    with pytest.raises(TypeError, match=said):
+        check_joint_env(env)
+
+
+def test_reset_must_take_a_seed() -> None:
+    env = BoxTeamEnv()
+    env.reset = lambda: (np.zeros((2, 1), np.float32), {})  # type: ignore[method-assign,assignment]
+    with pytest.raises(TypeError, match=r"takes no seed.*reset\(self, \*, seed=None, options=None\)"):
         check_joint_env(env)
 
 

@@ -199,7 +199,7 @@ def test_explained_variance_is_that_of_the_last_evaluation_in_a_part() -> None:
     ("text", "message"),
     [
         (None, "There is no .*give --scores"),
-        ("- 1", "has no environments"),
+        ("- 1", "expected a mapping"),
         ("give_way: 3", "has 3 for give_way: write two numbers"),
         ("give_way: {low: 1}", "write two numbers"),
         ("give_way: {low: 1, high: one}", "write two numbers"),
@@ -268,7 +268,7 @@ def with_folder_without_settings(folder: Path) -> list[str]:
     [
         (lambda folder: [], (), "no runs to plot: give CSV tables, or rl_zoo3's folders"),
         (lambda folder: [str(folder / "none.csv")], (), "There is no table .*none.csv"),
-        (with_other_columns, (), r"other.csv is no table of benchmark runs, whose columns are suite, algo"),
+        (with_other_columns, (), r"other.csv has the columns .*, expected \['suite', 'algo'"),
         (with_rows(rows_of_run()[:-1]), (), "has 0 rows of the kind 'final', expected 1"),
         (with_rows(rows_of_run() * 2), (), "mappo on penalty, seed 0 has 2 rows of the kind 'final'.*give each table once"),
         (with_rows(rows_of_run(mean_return=np.nan)), (), "has the mean_return nan, expected a finite number"),

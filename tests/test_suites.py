@@ -64,46 +64,6 @@ def changed(*path: str, value: Any) -> dict[str, Any]:
     return suite
 
 
-MISTAKES = {
-    "key": (changed("seed", value=[0]), "'seed' is none of algorithms, "),
-    "no environments": (
-        changed("environments", value=None),
-        "environments: expected a mapping from names to entries, got None",
-    ),
-    "no list": (changed("environments", value=["climbing"]), "environments: expected a mapping from names to entries"),
-    "no id": (changed("environments", "table", "env", value=None), "environments, table, env: expected a name, got None"),
-    "environment": (changed("environments", "table", "env", value="hiking"), "there is no environment 'hiking'"),
-    "no game": (
-        changed("environments", "table", "game_seeds", value=2),
-        "climbing takes no game_seed",
-    ),
-    "game twice": (changed("environments", "peaks", "env_kwargs", "game_seed", value=1), "peaks has a game_seed already"),
-    "algorithm": (changed("algorithms", "CORA", "algo", value="cora"), "there is no algorithm 'cora', but "),
-    "hyperparameter": (changed("hyperparams", "n_step", value=5), "cora_ppo has no hyperparameter 'n_step'"),
-    "for nothing": (changed("algorithms", "no optimism", "environments", value=["peak"]), "expected names among table, peaks"),
-    "seeds": (changed("seeds", value=-1), "seeds of peaks: expected how many, or a list of numbers, got -1"),
-    "seed twice": (changed("environments", "table", "seeds", value=[1, 1]), "seeds of table: [1, 1] has a number twice"),
-    "steps": (changed("n_timesteps", value="many"), "n_timesteps: expected a number of steps or episodes, got 'many'"),
-    "no length": (
-        changed("n_timesteps", value=None),
-        "centralized: for how many n_timesteps?",
-    ),
-    "quick": (
-        changed("quick", "environments", value=["peak"]),
-        "quick, environments: expected a list of names among",
-    ),
-    "mapping": (changed("hyperparams", value=3), "hyperparams: expected a mapping, got 3"),
-}
-
-
-@pytest.mark.parametrize(("suite", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named(suite: dict[str, Any], message: str, tmp_path: Path) -> None:
-    run = benchmark(tmp_path, suite, "--dry-run", *(["--quick"] if "quick" in message else []), check=False)
-    assert (run.returncode, run.stdout) == (1, "")
-    assert message in run.stderr and len(run.stderr.splitlines()) == 1
-    assert not (tmp_path / "table.csv").exists() and not (tmp_path / "logs").exists()
-
-
 def test_every_suite_of_the_project_can_be_run() -> None:
     """In both forms."""
     assert {"matrix", "differential", "vmas", "mujoco", "ablation"} <= set(SUITES)

@@ -11,6 +11,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.common.vec_normalize import JointVecNormalize
 
+LARGEST_REWARD = 1e15
+"""Returns of a thousand such rewards, squared, are still below the largest number of single precision, 3.4e38."""
+
 
 def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: Sequence[int] | None = None) -> None:
     """
@@ -34,6 +37,21 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: 
                     "Training stops before it reaches the networks; the model keeps its last weights and can be saved. "
                     "Correct the environment, or find the step with stable_baselines3.common.vec_env.VecCheckNan."
                 )
+
+
+def check_rewards(rewards: np.ndarray) -> None:
+    """
+    :param rewards: One entry per environment, ``(n_envs, ...)``.
+    :raises ValueError: If one is not finite, or larger than ``LARGEST_REWARD``.
+    """
+    check_finite("reward", rewards)
+    if rewards.size and np.abs(rewards).max() > LARGEST_REWARD:
+        index = int(np.argmax(np.abs(rewards).reshape(len(rewards), -1).max(axis=1)))
+        raise ValueError(
+            f"The training environment returned the reward {rewards[index]} in environment {index}, larger than "
+            f"{LARGEST_REWARD:g}: the squares of such returns overflow in single precision, and all weights would become NaN. "
+            "Divide the rewards by a constant, or normalize them by sb3_cora.common.vec_normalize.JointVecNormalize."
+        )
 
 
 class BootstrappingVecEnv(VecEnvWrapper):
@@ -75,7 +93,7 @@ class BootstrappingVecEnv(VecEnvWrapper):
             check_finite("observation", normalize.get_original_obs())
             check_finite("reward", normalize.get_original_reward())
         check_finite("observation", observations)  # type: ignore[arg-type]
-        check_finite("reward", self.rewards)
+        check_rewards(self.rewards)
         return observations, self.rewards, self.dones, self.infos
 
     @th.no_grad()
@@ -139,5 +157,5 @@ class AgentRewardsVecEnv(BootstrappingVecEnv):
                         "algorithm learns from. Use sb3_cora.common.vec_normalize.JointVecNormalize in its place."
                     )
                 self.rewards[index] = info["agent_rewards"]
-        check_finite("reward", self.rewards)
+        check_rewards(self.rewards)
         return observations, self.rewards, dones, infos

@@ -61,14 +61,30 @@ def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1
 
 
 def _check_single_env(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: int) -> bool:
+    ended = _play_episode(env, joint, warn, max_steps)
     # check_env plays any action of the space, and environments may refuse actions that their masks do not allow.
     if not joint.has_action_mask:
         try:
             check_env(env, warn=False)
         except AssertionError as error:
             raise ValueError(f"SB3's check_env refuses the environment: {error}") from error
-    observation, _ = env.reset(seed=0)
+    return ended
+
+
+def _play_episode(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: int) -> bool:
+    try:
+        first = env.reset(seed=0)
+    except TypeError as error:
+        if "seed" not in str(error):
+            raise
+        raise TypeError(
+            f"The environment's reset takes no seed ({error}). Write reset(self, *, seed=None, options=None), and call "
+            "super().reset(seed=seed) in it."
+        ) from error
+    observation, _ = _unpacked(first, "reset", ("observation", "info"))
+    _check_observation(observation, env.observation_space, joint)
     again, _ = env.reset(seed=0)
+    _check_observation(again, env.observation_space, joint)
     for key, part in _parts(observation).items():
         _require(
             np.array_equal(part, _parts(again)[key], equal_nan=True),
@@ -78,7 +94,11 @@ def _check_single_env(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: i
     action_space = _seeded_copy(env.action_space)
     for _ in range(max_steps):
         _check_observation(observation, env.observation_space, joint)
-        observation, reward, terminated, truncated, info = env.step(_sample(action_space, observation, joint))
+        observation, reward, terminated, truncated, info = _unpacked(
+            env.step(_sample(action_space, observation, joint)),
+            "step",
+            ("observation", "reward", "terminated", "truncated", "info"),
+        )
         if not isinstance(reward, float | int):
             raise TypeError(f"The reward is {reward!r} of type {type(reward)}. Return the team's reward as one float.")
         _require(bool(np.isfinite(reward)), f"The reward is {reward}. Return finite rewards.")
@@ -92,6 +112,20 @@ def _check_single_env(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: i
             _check_observation(observation, env.observation_space, joint, terminal=True)
             return True
     return False
+
+
+def _unpacked(returned: Any, method: str, parts: tuple[str, ...]) -> tuple[Any, ...]:
+    """
+    :param returned: By a method of an environment.
+    :param method: Its name.
+    :param parts: Names of what it should return; the last one is a dict.
+    :return: The same.
+    :raises TypeError: If it is something else.
+    """
+    if not (isinstance(returned, tuple) and len(returned) == len(parts) and isinstance(returned[-1], dict)):
+        given = f"{len(returned)} values" if isinstance(returned, tuple) else f"a {type(returned).__name__}"
+        raise TypeError(f"{method} returned {given}. Return the tuple ({', '.join(parts)}), of which the info is a dict.")
+    return returned
 
 
 def _check_vec_env(env: VecEnv, joint: JointSpaces, max_steps: int) -> bool:
@@ -146,16 +180,24 @@ def _check_observation(observation: Any, observation_space: spaces.Space, joint:
             f"The observation has the keys {sorted(observation)}, its space {sorted(observation_space.spaces)}. Return the "
             "keys of the space.",
         )
+        for key, part in observation.items():
+            _check_array(part, key)
         # Masks first, because this gives a clearer message than the check against their space below.
         _check_masks(observation, joint, terminal)
     for key, space in _parts_of_space(observation_space).items():
         part = _parts(observation)[key]
+        _check_array(part, key)
         _require(not np.isnan(part).any(), f"The {key} holds NaN: {part}. Return finite numbers.")
         _require(
             bool(space.contains(part)),
             f"The {key} {part!r} of shape {np.shape(part)} is not in its space {space}. Return an array of the space's shape, "
             "type and bounds; where low == high == 0 the space marks padding, which must be zeros.",
         )
+
+
+def _check_array(part: Any, key: str) -> None:
+    if not (isinstance(part, np.ndarray) and (np.issubdtype(part.dtype, np.number) or part.dtype == bool)):
+        raise TypeError(f"The {key} is {part!r} of type {type(part).__name__}. Return an array of numbers.")
 
 
 def _check_masks(observation: dict[str, np.ndarray], joint: JointSpaces, terminal: bool) -> None:

@@ -1,5 +1,6 @@
 """PPO for joint environments, from which each algorithm is derived by a constructor and a hook."""
 
+import inspect
 import io
 import warnings
 from collections import defaultdict
@@ -367,12 +368,33 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 "with the class that saved it."
             )
 
+    def _check_policy_kwargs(self) -> None:
+        """
+        :raises TypeError: If the policy takes no argument of such a name.
+        """
+        known: set[str] = set()
+        for parent in self.policy_class.__mro__:
+            if "__init__" not in vars(parent):
+                continue
+            parameters = inspect.signature(parent.__init__).parameters  # type: ignore[misc]
+            known |= {name for name, parameter in parameters.items() if parameter.kind != parameter.VAR_KEYWORD}
+            if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
+                break
+        unknown = [name for name in self.policy_kwargs or {} if name not in known]
+        if unknown:
+            names = sorted(known - {"self", "observation_space", "action_space", "lr_schedule"})
+            raise TypeError(
+                f"policy_kwargs has {unknown[0]!r}, which {self.policy_class.__name__} does not take: it takes "
+                f"{', '.join(names)}."
+            )
+
     def _setup_model(self) -> None:
         self._check_saved_algorithm()
         # Not in the constructor, so that arguments of ``load`` are checked as well.
         self._check_hyperparameters()
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = self._default_rollout_buffer_class()
+        self._check_policy_kwargs()
         # Only while the policy is built, because saved models must hold the user's own policy_kwargs.
         given = self.policy_kwargs
         self.policy_kwargs = {**self._policy_hyperparameters(), **given}

@@ -26,6 +26,7 @@ from sb3_cora.credit import (
     shared_needs,
     splits,
 )
+from sb3_cora.credit.allocations import check_variance_weight
 
 
 class CoalitionArguments(QCriticArguments, total=False):
@@ -190,8 +191,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         make_solver(self.solver, **self.solver_kwargs)
         if self.n_baseline_samples < 1:
             raise ValueError(f"n_baseline_samples must be at least 1, got {self.n_baseline_samples}.")
-        if not self.variance_weight >= 0:
-            raise ValueError(f"variance_weight must not be negative, got {self.variance_weight}; 0 gives the least core.")
+        check_variance_weight(self.variance_weight)
         # Drawn here to raise now, too, from a generator that nothing else uses.
         self._coalitions(th.Generator())
 

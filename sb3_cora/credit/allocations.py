@@ -86,21 +86,21 @@ def allocate(
     :raises ValueError: If an argument is unknown or of the wrong shape, or, with ``check``, not finite.
     :raises ConvergenceError: If a sample did not converge, with ``check``.
     """
-    if concept not in CONCEPTS:
+    if not isinstance(concept, str) or concept not in CONCEPTS:
         raise ValueError(f"concept={concept!r} is unknown, expected one of {list(CONCEPTS)}.")
-    if epsilon_bound not in ("nonnegative", "free"):
+    if not isinstance(epsilon_bound, str) or epsilon_bound not in ("nonnegative", "free"):
         raise ValueError(f"epsilon_bound={epsilon_bound!r} is unknown, expected 'nonnegative' or 'free'.")
-    if not variance_weight >= 0:
-        raise ValueError(f"variance_weight must not be negative, got {variance_weight}; 0 gives the least core.")
+    variance_weight = check_variance_weight(variance_weight)
     solver = make_solver(solver)
     sample = as_sample(masks)
-    _check_shapes(values, sample.masks, grand_value, player_mask)
+    _check_types(values, sample, grand_value, player_mask)
+    _check_shapes(values, sample, grand_value, player_mask)
     if check:
-        _check_coalitions(sample.masks)
+        _check_coalitions(sample)
 
     device = values.device
     sample = sample.to(device)
-    unit = th.as_tensor(1.0 if scale is None else scale, dtype=solver.dtype, device=device).expand(len(values))
+    unit = _unit(scale, solver.dtype, values)
     if check:
         _check_numbers(values, grand_value, unit)
         sound = th.ones_like(unit, dtype=th.bool)
@@ -210,10 +210,69 @@ class _Divider(NamedTuple):
         return result
 
 
-def _check_shapes(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, player_mask: th.Tensor | None) -> None:
+def check_variance_weight(variance_weight: float) -> float:
+    """
+    :param variance_weight: What ``allocate`` or an algorithm was given.
+    :return: The same as a float.
+    :raises TypeError: If it is no number.
+    :raises ValueError: If it is negative or not finite.
+    """
+    try:
+        # float() would take text as well.
+        weight = None if isinstance(variance_weight, str | bytes) else float(variance_weight)
+    except (TypeError, ValueError, RuntimeError):
+        weight = None
+    if weight is None:
+        raise TypeError(f"variance_weight must be a number, got {variance_weight!r}; 0 gives the least core.")
+    if not weight >= 0:
+        raise ValueError(f"variance_weight must not be negative, got {weight}; 0 gives the least core.")
+    if math.isinf(weight):
+        raise ValueError(f"variance_weight must be finite, got {weight}; concept='equal' is the limit of large weights.")
+    return weight
+
+
+def _unit(scale: float | th.Tensor | None, dtype: th.dtype, values: th.Tensor) -> th.Tensor:
+    """
+    :param scale: What ``allocate`` was given.
+    :param dtype: Of the solver.
+    :param values: Of the games.
+    :return: The scale of each game, ``(batch,)``.
+    :raises TypeError: If the scale is neither a number nor a tensor.
+    :raises ValueError: If there are not as many as games.
+    """
+    scale = 1.0 if scale is None else scale
+    try:
+        if isinstance(scale, th.Tensor) and scale.is_complex():
+            raise TypeError("complex")
+        unit = th.as_tensor(scale, dtype=dtype, device=values.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"scale must be a number or a tensor of one for each game, got {scale!r}.") from error
+    if unit.shape not in ((), (1,), values.shape[:1]):
+        raise ValueError(f"scale must be one number or (batch={len(values)},), got {tuple(unit.shape)}.")
+    return unit.expand(len(values))
+
+
+def _check_types(values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor, player_mask: th.Tensor | None) -> None:
+    """
+    :raises TypeError: If an argument of ``allocate`` is no tensor, or none that has numbers to compute with.
+    """
+    tensors = {"values": values, "masks": sample.masks, "grand_value": grand_value, "player_mask": player_mask}
+    for name, tensor in tensors.items():
+        if tensor is None and name == "player_mask":
+            continue
+        if not isinstance(tensor, th.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}: th.as_tensor makes one.")
+        if tensor.layout != th.strided or tensor.is_meta:
+            raise TypeError(f"{name} must be a dense tensor, got {tensor.layout} on {tensor.device}: to_dense() makes one.")
+        if tensor.is_complex():
+            raise TypeError(f"{name} must be real, got {tensor.dtype}.")
+
+
+def _check_shapes(values: th.Tensor, sample: CoalitionSample, grand_value: th.Tensor, player_mask: th.Tensor | None) -> None:
     """
     :raises ValueError: If the shapes of the arguments of ``allocate`` do not match.
     """
+    masks, counts, orders = sample
     if masks.dim() != 2 or masks.dtype != th.bool or masks.shape[1] < 1:
         raise ValueError(f"masks must be boolean (n_coalitions, n_agents), got {masks.dtype} {tuple(masks.shape)}.")
     n_coalitions, n_agents = masks.shape
@@ -226,12 +285,28 @@ def _check_shapes(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor, p
         raise ValueError(f"grand_value must be (batch={n_samples},), got {tuple(grand_value.shape)}.")
     if player_mask is not None and player_mask.shape != (n_samples, n_agents):
         raise ValueError(f"player_mask must be (batch={n_samples}, n_agents={n_agents}), got {tuple(player_mask.shape)}.")
+    if counts is not None and counts.shape != (n_coalitions,):
+        raise ValueError(
+            f"The expected_counts of the sample given as masks must be (n_coalitions={n_coalitions},), got "
+            f"{tuple(counts.shape)}."
+        )
+    if orders is not None and (orders.shape[1:] != (n_agents,) or len(orders) * (n_agents - 1) != n_coalitions):
+        raise ValueError(
+            f"The orders of the sample given as masks must be (n_orders, n_agents={n_agents}) and meet its {n_coalitions} "
+            f"coalitions, n_agents - 1 each, got {tuple(orders.shape)}."
+        )
 
 
-def _check_coalitions(masks: th.Tensor) -> None:
+def _check_coalitions(sample: CoalitionSample) -> None:
     """
-    :raises ValueError: If a coalition is empty or grand.
+    :raises ValueError: If a coalition is empty or grand, or is expected to be drawn less than never.
     """
+    masks, counts, _ = sample
+    if counts is not None and not bool((counts > 0).all()):
+        raise ValueError(
+            f"The expected_counts of the sample given as masks must be positive, got {counts.min().item()}: draw_coalitions "
+            "returns them."
+        )
     size = masks.sum(dim=1)
     improper = ((size == 0) | (size == masks.shape[1])).nonzero()[:, 0]
     if len(improper):

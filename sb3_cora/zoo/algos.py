@@ -1,7 +1,7 @@
 """Registers algorithms for ``--algo``: rl_zoo3 keeps them, and their search spaces, in dictionaries shared by its modules."""
 
-import argparse
 import importlib
+from collections.abc import Sequence
 from functools import partial
 from types import ModuleType
 
@@ -11,6 +11,7 @@ from rl_zoo3.utils import ALGOS
 import sb3_cora
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.zoo.hyperparams_opt import sample_params
+from sb3_cora.zoo.mistakes import OneLineParser
 
 
 def algorithms_of(package: ModuleType) -> dict[str, type[CooperativeOnPolicyAlgorithm]]:
@@ -29,6 +30,25 @@ def algorithms_of(package: ModuleType) -> dict[str, type[CooperativeOnPolicyAlgo
     }
 
 
+def import_packages(names: Sequence[str]) -> list[ModuleType]:
+    """
+    :param names: What ``--gym-packages`` names.
+    :return: The modules.
+    :raises ValueError: If there is no such module. An error in it remains what it is.
+    """
+    modules = []
+    for name in names:
+        try:
+            modules.append(importlib.import_module(name))
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise ValueError(
+                f"--gym-packages {name}: there is no module {error.name}. Install it, or run where it can be imported."
+            ) from error
+    return modules
+
+
 def register_algorithms() -> None:
     """
     Register the algorithms of this package, and of packages named by ``--gym-packages`` on the command line, with rl_zoo3.
@@ -36,10 +56,10 @@ def register_algorithms() -> None:
     :raises ValueError: If two algorithms have the same name.
     """
     # Parsed before all other flags, because the choices of --algo depend on it.
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--gym-packages", nargs="+", default=[])
     args, _ = parser.parse_known_args()
-    for package in (sb3_cora, *map(importlib.import_module, args.gym_packages)):
+    for package in (sb3_cora, *import_packages(args.gym_packages)):
         for name, algorithm in algorithms_of(package).items():
             if ALGOS.setdefault(name, algorithm) is not algorithm:
                 raise ValueError(

@@ -1,5 +1,7 @@
 """rl_zoo3's experiment manager, for joint environments."""
 
+import difflib
+import inspect
 import shutil
 import uuid
 import warnings
@@ -15,7 +17,7 @@ import yaml
 from rl_zoo3.callbacks import SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
-from rl_zoo3.utils import get_class_by_name
+from rl_zoo3.utils import ALGOS, get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.save_util import load_from_zip_file
@@ -31,6 +33,7 @@ from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.callbacks import HyperparametersCallback, ProgressCallback, SaveModelCallback, write_whole
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
+from sb3_cora.zoo.mistakes import REFUSED, at_work, is_of_the_user, read_yaml
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
 from sb3_cora.zoo.resuming import (
     RunStateCallback,
@@ -48,6 +51,11 @@ from sb3_cora.zoo.versions import versions
 
 # Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
+# What rl_zoo3 takes in hyperparams/<algo>.yml besides the arguments of the algorithm.
+RL_ZOO3_HYPERPARAMS = {
+    *("n_envs", "n_timesteps", "policy", "normalize", "env_kwargs", "env_wrapper", "vec_env_wrapper"),
+    *("callback", "frame_stack", "monitor_kwargs"),
+}
 # Hyperparameters that may be schedules and that rl_zoo3 does not know.
 SCHEDULED = ("eta", "ent_coef", "q_learning_rate", "vf_learning_rate")
 # Those that -i takes from the model and its normalization, and the length, which is printed anyway.
@@ -62,6 +70,52 @@ def hyperparams_folder() -> Path:
     """
     packaged = Path(__file__).resolve().parent / "hyperparams"
     return packaged if packaged.is_dir() else packaged.parents[2] / "hyperparams"
+
+
+def known_hyperparams(algo: str) -> set[str]:
+    """
+    :param algo: Name of an algorithm, as of ``--algo``.
+    :return: The names of what it takes in ``hyperparams/<algo>.yml``.
+    """
+    return (RL_ZOO3_HYPERPARAMS | set(inspect.signature(ALGOS[algo]).parameters)) - {"env", "_init_setup_model", "kwargs"}
+
+
+def check_hyperparams(hyperparams: Any, algo: str) -> None:
+    """
+    Check what rl_zoo3 and the algorithms would find out late, or in other words.
+
+    :param hyperparams: As they are written in YAML.
+    :param algo: Name of the algorithm.
+    :raises ValueError: If one is unknown, or a number is none.
+    """
+    if not isinstance(hyperparams, dict):
+        raise ValueError(f"expected a mapping of hyperparameters, got {hyperparams!r}.")
+    known = known_hyperparams(algo)
+    # Classes of one's own may hand any argument on, and SB3's off-policy algorithms take more from rl_zoo3.
+    is_complete = issubclass(ALGOS[algo], CooperativeOnPolicyAlgorithm) and all(
+        parameter.kind != parameter.VAR_KEYWORD for parameter in inspect.signature(ALGOS[algo]).parameters.values()
+    )
+    for name in hyperparams:
+        if is_complete and name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}."
+            raise ValueError(f"{algo} has no hyperparameter {name!r} ({hyperparams[name]!r}); {remedy}")
+    for name, kinds in (("n_envs", int), ("n_timesteps", int | float)):
+        value = hyperparams.get(name, 1)
+        if not isinstance(value, kinds) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: {value!r} is no positive number. YAML reads 1e6 as text: write 1_000_000 or 1.0e+6.")
+    for name in ("learning_rate", "clip_range", "clip_range_vf"):
+        value = hyperparams.get(name)
+        if isinstance(value, bool | list | dict) or (isinstance(value, str) and not _is_linear(value)):
+            raise ValueError(f"{name}: {value!r} is neither a number nor a schedule: write e.g. 3.0e-4, or lin_3e-4.")
+
+
+def _is_linear(value: str) -> bool:
+    try:
+        float(value.removeprefix("lin_"))
+    except ValueError:
+        return False
+    return value.startswith("lin_")
 
 
 def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSchedule]:
@@ -144,16 +198,30 @@ class JointExperimentManager(ExperimentManager):
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         is_new = not Path(self.save_path).exists()
+        new_parents = [path for path in Path(self.save_path).parents if not path.exists()]
         experiment = None
         try:
             experiment = super().setup_experiment()
             if experiment is not None and self.resumed_state is not None:
                 return self._resumed(experiment[0]), experiment[1]
+        except REFUSED as error:
+            if is_of_the_user(error) or self.config in str(error):
+                raise
+            given = "".join(
+                f" with {flag} {value}"
+                for flag, value in (("-params", self.custom_hyperparams), ("--env-kwargs", self.args.env_kwargs))
+                if value
+            )
+            raise ValueError(f"{self.config}, {self.env_name.gym_id}{given}: {error}") from error
         finally:
             if experiment is None and is_new:
                 # rl_zoo3 makes the folder before it checks hyperparameters. It would count as a run, but neither refused
                 # hyperparameters nor a search are one.
                 shutil.rmtree(self.save_path, ignore_errors=True)
+                for path in new_parents:
+                    # Those that are empty.
+                    with suppress(OSError):
+                        path.rmdir()
         if experiment is not None:
             # Beside rl_zoo3's config.yml, args.yml (with the seed) and command.txt: all it takes to repeat the training.
             (Path(self.params_path) / "versions.yml").write_text(yaml.safe_dump(versions(), sort_keys=False), encoding="utf-8")
@@ -176,7 +244,9 @@ class JointExperimentManager(ExperimentManager):
             super()._save_config(saved_hyperparams)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._check_config()
         hyperparams, saved_hyperparams = super().read_hyperparameters()
+        check_hyperparams(hyperparams, self.algo)
         # A copy, because rl_zoo3 makes Python objects of the original.
         self.settings = deepcopy(dict(saved_hyperparams))
         if self.resumed_state is not None:
@@ -187,6 +257,24 @@ class JointExperimentManager(ExperimentManager):
         elif self.continue_training:
             self._warn_of_other_hyperparams(saved_hyperparams)
         return hyperparams, saved_hyperparams
+
+    def _check_config(self) -> None:
+        """
+        :raises ValueError: If the file of hyperparameters cannot be read as such.
+        """
+        path = Path(self.config)
+        if path.suffix not in (".yml", ".yaml"):
+            # A script or a module, which may do what it likes.
+            if path.suffix == ".py" and not path.is_file():
+                raise ValueError(f"--conf-file {path}: there is no such file.")
+            return
+        entries = read_yaml(path, "--conf-file")
+        env_id = self.env_name.gym_id
+        if env_id not in entries and "default" not in entries:
+            raise ValueError(f"{path} has no entry {env_id}, and no default: it has {', '.join(map(str, entries))}.")
+        entry = entries.get(env_id, entries.get("default"))
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}, {env_id}: expected a mapping of hyperparameters, got {entry!r}.")
 
     def _warn_of_other_hyperparams(self, hyperparams: dict[str, Any]) -> None:
         """
@@ -331,6 +419,7 @@ class JointExperimentManager(ExperimentManager):
         finally:
             self.env_wrapper = wrapper
 
+    @at_work()
     def learn(self, model: BaseAlgorithm) -> None:
         """
         Train to the end, or until Ctrl-C or a SIGTERM.
@@ -374,6 +463,7 @@ class JointExperimentManager(ExperimentManager):
                 with suppress(EOFError, ConnectionError):
                     env.close()
 
+    @at_work()
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         super().save_trained_model(model)
         self.report(model)
@@ -452,7 +542,17 @@ class JointExperimentManager(ExperimentManager):
         return experiment
 
     def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
-        study = optuna.load_study(study_name=study_name, storage=open_storage(storage))
+        journal = Path(storage.removeprefix("journal:"))
+        if (storage.startswith("journal:") or storage.endswith(".log")) and not journal.is_file():
+            # To open it would make it.
+            raise ValueError(f"--storage {storage}: there is no such journal. Name the one of the search.")
+        try:
+            study = optuna.load_study(study_name=study_name, storage=open_storage(storage))
+        except KeyError as error:
+            raise ValueError(
+                f"--study-name {study_name}: there is no such study in --storage {storage}. `optuna studies --storage` lists "
+                "them."
+            ) from error
         if trial_id is not None and not 0 <= trial_id < len(study.trials):
             raise ValueError(f"--trial-id {trial_id}: the study {study_name} has the trials 0 to {len(study.trials) - 1}.")
         trial = study.best_trial if trial_id is None else study.trials[trial_id]
@@ -472,4 +572,6 @@ class JointExperimentManager(ExperimentManager):
             raise
 
     def hyperparameters_optimization(self) -> None:
-        Search(self).run()
+        search = Search(self)
+        with at_work():
+            search.run()

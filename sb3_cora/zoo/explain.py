@@ -21,6 +21,7 @@ from sb3_cora.cora_ppo.explanation import Pictures, check_explainable, explain
 from sb3_cora.envs.batched_game import BatchedGame
 from sb3_cora.zoo.display import virtual_display
 from sb3_cora.zoo.explanation_plots import plot_sheet, trimmed, write_video
+from sb3_cora.zoo.mistakes import OneLineParser, check_numbers, refusals
 from sb3_cora.zoo.saved_run import add_arguments, load_run
 from sb3_cora.zoo.tables import write_columns
 
@@ -58,9 +59,10 @@ def pictures_of(env: VecEnv) -> Pictures | None:
     return None if rendered[0] is None else "before"
 
 
+@refusals()
 def main() -> None:
     """Explain an episode of the model named by the flags."""
-    parser = argparse.ArgumentParser(description="Show coalition values and credits in an episode of a trained model")
+    parser = OneLineParser(description="Show coalition values and credits in an episode of a trained model")
     add_arguments(parser, n_envs=1)
     parser.set_defaults(stochastic=True)
     parser.add_argument("--deterministic", dest="stochastic", action="store_false", help="take the likeliest actions")
@@ -72,6 +74,9 @@ def main() -> None:
     parser.add_argument("--no-render", action="store_true", help="without pictures of the scene")
     args = parser.parse_args()
 
+    check_numbers(args, {"n_timesteps": 1})
+    if args.fps is not None and not args.fps > 0:
+        raise ValueError(f"--fps {args.fps} is out of range: give a positive number.")
     # Before anything is loaded
     check_explainable(ALGOS[args.algo])
     with virtual_display():

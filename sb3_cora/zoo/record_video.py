@@ -8,7 +8,6 @@ No display is needed: if there is none and the environment renders in a window, 
 By default the file is in ``videos/`` in the folder of the run; ``-o`` names another folder.
 """
 
-import argparse
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecVideoRecorder
 
 from sb3_cora.zoo.display import virtual_display
+from sb3_cora.zoo.mistakes import OneLineParser, check_numbers, refusals
 from sb3_cora.zoo.saved_run import add_arguments, load_run
 
 
@@ -54,15 +54,17 @@ def write_gif(video: Path, folder: Path) -> Path:
     return path
 
 
+@refusals()
 def main() -> None:
     """Record the model named by the flags."""
-    parser = argparse.ArgumentParser(description="Record a video of a trained model")
+    parser = OneLineParser(description="Record a video of a trained model")
     add_arguments(parser, n_envs=1)
     parser.add_argument("-n", "--n-timesteps", default=1000, type=int, help="number of steps")
     parser.add_argument("-o", "--output-folder", type=Path, help="folder of the video")
     parser.add_argument("--format", default="mp4", choices=("mp4", "gif"), help="kind of file")
     args = parser.parse_args()
 
+    check_numbers(args, {"n_timesteps": 1})
     with virtual_display():
         model, env, run_folder = load_run(args, render_mode="rgb_array")
         folder = args.output_folder or run_folder / "videos"

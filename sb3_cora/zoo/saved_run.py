@@ -15,9 +15,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
-from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.algos import import_packages, register_algorithms
 from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.evaluation import EvaluationSize, statistics_path
+from sb3_cora.zoo.mistakes import check_device, check_numbers
 from sb3_cora.zoo.settings import StoreSettings
 
 
@@ -54,6 +55,9 @@ def load_run(args: argparse.Namespace, norm_reward: bool = False, **env_kwargs: 
     :param env_kwargs: Arguments of the environment that override all others.
     :return: The model, ``args.n_envs`` environments, and the folder of the run.
     """
+    import_packages(args.gym_packages)
+    check_device(args.device)
+    check_numbers(args, {"n_envs": 0, "exp_id": -1, "seed": 0})
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
     set_random_seed(args.seed)

@@ -118,10 +118,26 @@ def read(row_type: type[Row], path: Path) -> list[Row]:
     :param row_type: What the rows are
     :param path: A CSV file that ``append`` has written, or none
     :return: The rows of the file, none where there is no such file
-    :raises ValueError: If it has other columns
+    :raises ValueError: If it has other columns, or a value is none of its column
     """
     kinds = get_type_hints(row_type)
-    lines = csv.DictReader(io.StringIO(_whole_lines(path).decode() if path.is_file() else "", newline=""))
+    try:
+        text = _whole_lines(path).decode() if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}): name another file.") from error
+    lines = csv.DictReader(io.StringIO(text, newline=""))
     if lines.fieldnames is not None and list(lines.fieldnames) != list(kinds):
         raise ValueError(f"{path} has the columns {lines.fieldnames}, expected {list(kinds)}: name another file.")
-    return [row_type._make(_value(line[name], kind) for name, kind in kinds.items()) for line in lines]
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        values = []
+        for name, kind in kinds.items():
+            try:
+                values.append(_value(line[name], kind))
+            except (TypeError, ValueError) as error:
+                wanted = getattr(kind, "__name__", kind)
+                raise ValueError(
+                    f"{path}, line {number}, column {name}: {line[name]!r} is no {wanted}. Correct or remove the line."
+                ) from error
+        rows.append(row_type._make(values))
+    return rows

@@ -13,20 +13,24 @@ continues from a model alone, for the remaining timesteps or for ``-n`` more.
 """
 
 import argparse
+import difflib
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import rl_zoo3.exp_manager
 import rl_zoo3.train
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
-from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.algos import import_packages, register_algorithms
 from sb3_cora.zoo.callbacks import WholeCheckpointCallback
 from sb3_cora.zoo.exp_manager import JointExperimentManager
+from sb3_cora.zoo.mistakes import OneLineParser, check_device, check_numbers, refusals
 from sb3_cora.zoo.resuming import LATEST, resumed_arguments
 from sb3_cora.zoo.settings import StoreSettings
 
@@ -41,8 +45,14 @@ DEFAULTS = (
     *("--num-threads", "1"),  # networks are small, so threads gain little, and they wait for each other if a core is busy
 )
 
+# The smallest values of flags. Negative numbers of some have a meaning.
+LEAST = {
+    **{"eval_episodes": 0, "n_eval_envs": 0, "n_jobs": 1, "n_trials": 1, "max_total_trials": 1, "n_evaluations": 1},
+    **{"n_startup_trials": 0, "trial_id": 0},
+}
 
-class TrainArgumentParser(argparse.ArgumentParser):
+
+class TrainArgumentParser(OneLineParser):
     """
     The parser of rl_zoo3's flags, with those of this project.
 
@@ -94,14 +104,45 @@ class TrainArgumentParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed = super().parse_args(args, namespace)
-        if parsed.resume is None:
-            return parsed
-        try:
-            return resumed_arguments(self, parsed, sys.argv[1 + len(DEFAULTS) :])
-        except ValueError as error:
-            self.error(str(error))
+        if parsed.resume is not None:
+            parsed = resumed_arguments(self, parsed, sys.argv[1 + len(DEFAULTS) :])
+        check_flags(parsed)
+        return parsed
 
 
+def check_flags(args: argparse.Namespace) -> None:
+    """
+    Check what rl_zoo3 would find out late, or in other words.
+
+    :param args: The command line's flags.
+    :raises ValueError: If one has a value that it cannot have.
+    """
+    import_packages(args.gym_packages)
+    check_env_id(args.env)
+    check_device(args.device)
+    check_numbers(args, LEAST)
+    if args.n_timesteps == 0:
+        raise ValueError("-n 0 trains for no timestep: give 1 or more, or leave it out.")
+    if args.trained_agent and not (args.trained_agent.endswith(".zip") and Path(args.trained_agent).is_file()):
+        raise ValueError(f"-i {args.trained_agent} is no file of a model: give one as in logs/mappo/give_way_1/give_way.zip.")
+    if args.optimize_hyperparameters and args.trained_agent:
+        raise ValueError(
+            f"-optimize starts trainings of its own, and cannot go on from -i {args.trained_agent}: leave one out."
+        )
+
+
+def check_env_id(env_id: str) -> None:
+    """
+    :param env_id: What ``--env`` names.
+    :raises ValueError: If there is no such environment.
+    """
+    if env_id not in gym.registry:
+        near = difflib.get_close_matches(env_id, gym.registry, n=1)
+        meant = f"Did you mean {near[0]}?" if near else "Name the module that registers it with --gym-packages."
+        raise ValueError(f"--env {env_id}: there is no such environment. {meant}")
+
+
+@refusals()
 def main() -> None:
     """Run rl_zoo3's training with the project's experiment manager."""
     rl_zoo3.train.argparse = SimpleNamespace(ArgumentParser=TrainArgumentParser)  # type: ignore[assignment]

@@ -9,7 +9,6 @@ The games should be others than those that the algorithms are compared on afterw
 one ``--storage``; one that is started again goes on where the searches are.
 """
 
-import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,19 +20,21 @@ from sb3_cora.zoo import train
 from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.exp_manager import hyperparams_folder
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
+from sb3_cora.zoo.mistakes import OneLineParser, check_numbers, refusals
 from sb3_cora.zoo.tuning.comparison import TunedAlgorithm, write_comparison
 from sb3_cora.zoo.tuning.report import best_trial, entry_of, write_whole
 from sb3_cora.zoo.tuning.search import PLAN
 from sb3_cora.zoo.tuning.storage import open_storage
 
 
+@refusals()
 def main() -> None:
     """
     Search, one algorithm after another, and report.
 
     :raises ValueError: If an algorithm is unknown or named twice.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description="Tune several algorithms with equal effort. Further flags are those of train.py -optimize.",
         allow_abbrev=False,
     )
@@ -48,10 +49,10 @@ def main() -> None:
     args, flags = parser.parse_known_args()
     register_algorithms()
     _check_algorithms(args.algo)
+    check_numbers(args, {"n_trials": 1})
 
     name = args.study_name or args.env
     folder = Path(args.log_folder, "tuning", name.replace("/", "-"))
-    folder.mkdir(parents=True, exist_ok=True)
     storage_name = args.storage or f"{folder}.log"
     n_timesteps = args.n_timesteps
     rows = []
@@ -64,6 +65,7 @@ def main() -> None:
             *flags,
         ]
         train.main()
+        folder.mkdir(parents=True, exist_ok=True)
         study = optuna.load_study(study_name=f"{name}-{algo}", storage=open_storage(storage_name))
         n_timesteps = study.user_attrs[SETTINGS]["n_timesteps"]
         rows.append(TunedAlgorithm.of(algo, study))

@@ -101,7 +101,7 @@ def _solve_program(
     """
     n_coalitions, n_agents = masks.shape
     equal_share = grand_value[:, None] / n_agents
-    if n_coalitions == 0:
+    if n_coalitions == 0 or len(values) == 0:
         return formula(equal_share.expand(-1, n_agents))
     if epsilon_bound == "free" and not _is_balanced(masks):
         raise ValueError(
@@ -113,16 +113,17 @@ def _solve_program(
     excesses = excesses_at_equal_split(values, masks, grand_value)
     size = excesses.amax(dim=1)
     size = size - excesses.amin(dim=1) if epsilon_bound == "free" else size.clamp(min=0)
-    # If no coalition is worth more than its equal shares, the equal split is the solution in any unit.
-    size = th.where(size > 0, size, 1)
+    # If no coalition is worth more than its equal shares, or, with a free eps, more than another, the equal split is the
+    # solution in any unit, and rounding errors would be in a unit that the game does not have.
+    unit = th.where(size > 0, size, 1)
     solution = solver.solve(
-        excesses / size[:, None],
+        excesses / unit[:, None],
         masks,
-        (size * variance_weight).clamp(min=LIMIT_WEIGHTS[values.dtype]),
+        (unit * variance_weight).clamp(min=LIMIT_WEIGHTS[values.dtype]),
         nonnegative_epsilon=epsilon_bound == "nonnegative",
         deviation_weight=deviation_weight,
     )
-    return Division(equal_share + solution.deviations * size[:, None], solution.gap * size, solution.converged)
+    return Division(equal_share + solution.deviations * size[:, None], solution.gap * size, solution.converged | (size == 0))
 
 
 def _is_balanced(masks: th.Tensor) -> bool:

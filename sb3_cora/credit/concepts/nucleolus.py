@@ -36,6 +36,7 @@ def nucleolus(values: th.Tensor, masks: th.Tensor, grand_value: th.Tensor) -> Di
         )
     excesses = excesses_at_equal_split(values, masks, grand_value)
     size = excesses.amax(dim=1) - excesses.amin(dim=1)
-    size = th.where(size > 0, size, 1)
-    solution = solve_nucleolus(excesses / size[:, None], masks)
-    return Division(equal_share + solution.deviations * size[:, None], solution.gap * size, solution.converged)
+    # If no coalition has more than another, the equal split is the solution in any unit, see `core`.
+    unit = th.where(size > 0, size, 1)
+    solution = solve_nucleolus(excesses / unit[:, None], masks)
+    return Division(equal_share + solution.deviations * size[:, None], solution.gap * size, solution.converged | (size == 0))

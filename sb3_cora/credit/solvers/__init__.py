@@ -17,7 +17,7 @@ def make_solver(solver: str | CoreSolver, **kwargs: Any) -> CoreSolver:
     """
     if isinstance(solver, CoreSolver):
         return solver
-    if solver not in SOLVERS:
+    if not isinstance(solver, str) or solver not in SOLVERS:
         raise ValueError(f"solver={solver!r} is unknown, expected one of {list(SOLVERS)} or a CoreSolver.")
     return SOLVERS[solver](**kwargs)
 

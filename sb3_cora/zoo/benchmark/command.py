@@ -16,7 +16,6 @@ its commit.
 
 import argparse
 import contextlib
-import importlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,12 +27,13 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sb3_cora.zoo import results
-from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.algos import import_packages, register_algorithms
 from sb3_cora.zoo.benchmark.missing import expected_seconds, tidy
 from sb3_cora.zoo.benchmark.ray_cluster import run_on_ray
 from sb3_cora.zoo.benchmark.suites import Task, find_suite, read_suite
 from sb3_cora.zoo.benchmark.workers import n_cores, run_locally
 from sb3_cora.zoo.callbacks import write_whole
+from sb3_cora.zoo.mistakes import OneLineParser, at_work, check_numbers, refusals
 from sb3_cora.zoo.plot import main as plot
 from sb3_cora.zoo.results import Row
 
@@ -113,7 +113,7 @@ def arguments() -> argparse.Namespace:
     """
     :return: The command line's.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m sb3_cora.zoo.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("suite", metavar="SUITE", help="name of a suite, or a YAML file")
@@ -126,8 +126,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-plots", action="store_true", help="make no figures and print no scores at the end")
     parser.add_argument("--gym-packages", default=[], nargs="+", help="modules to import: environments, algorithms")
     args = parser.parse_args()
-    if args.workers < 1:
-        parser.error(f"--workers {args.workers}: at least one has to work")
+    check_numbers(args, {"workers": 1})
     return args
 
 
@@ -160,18 +159,18 @@ def run_suite(tasks: Sequence[Task], table: Path, args: argparse.Namespace) -> i
         runs = run_locally(missing, args.workers, args.log_folder)
     else:
         runs = run_on_ray(missing, args.ray, args.log_folder)
-    with contextlib.closing(runs):
+    with at_work(), contextlib.closing(runs):
         n_failed = run_missing(missing, runs, table)
     tidy(table, tasks)
     return n_failed
 
 
+@refusals()
 def main() -> None:
     """Run what the command line names, as far as the table lacks it."""
     args = arguments()
     register_algorithms()
-    for package in args.gym_packages:
-        importlib.import_module(package)
+    import_packages(args.gym_packages)
     # As upon Ctrl-C: the trainings end with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -188,8 +187,6 @@ def main() -> None:
         sys.exit(f"Another benchmark writes to {table}: wait for its end, or name another table with --output.")
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on with the runs that are missing.")
-    except (ImportError, ValueError) as error:
-        sys.exit(str(error))
     print(f"Table: {table}")
     if not args.no_plots and any(row.kind == "final" for row in results.read(table)):
         plot([str(table), "--output", str(table.with_suffix(""))])

@@ -40,14 +40,10 @@ from gymnasium.envs.registration import load_env_creator
 from rl_zoo3.utils import ALGOS
 
 from sb3_cora.envs.registration import GAMES
-from sb3_cora.zoo.exp_manager import hyperparams_folder
+from sb3_cora.zoo.exp_manager import hyperparams_folder, known_hyperparams
+from sb3_cora.zoo.mistakes import read_yaml
 from sb3_cora.zoo.results import Run
 
-# What rl_zoo3 takes in hyperparams/<algo>.yml besides the arguments of the algorithm.
-RL_ZOO3_HYPERPARAMS = {
-    *("n_envs", "n_timesteps", "policy", "normalize", "env_kwargs", "env_wrapper", "vec_env_wrapper"),
-    *("callback", "frame_stack", "monitor_kwargs"),
-}
 SUITE_KEYS = {
     *("description", "seeds", "n_timesteps", "hyperparams", "eval_freq", "eval_episodes", "final_eval_episodes"),
     *("environments", "algorithms", "quick"),
@@ -141,11 +137,7 @@ def read_suite(path: Path, quick: bool = False) -> list[Task]:
         of them. They belong to a suite that is named like the file, with ``_quick`` behind it for its quick form.
     :raises ValueError: If the file is no suite, with the entry and what it should be.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    suite = _mapping(content, SUITE_KEYS, f"{path}")
+    suite = _mapping(read_yaml(path, "SUITE"), SUITE_KEYS, f"{path}")
     if quick:
         if "quick" not in suite:
             raise ValueError(f"{path} has no entry `quick`: write one, or leave --quick out.")
@@ -361,7 +353,7 @@ def _task(
             {"env_kwargs": env_entry.get("env_kwargs", {}) | game},
         )
     )
-    known = RL_ZOO3_HYPERPARAMS | set(inspect.signature(ALGOS[algo]).parameters)
+    known = known_hyperparams(algo)
     if unknown := [name for name in hyperparams if name not in known]:
         raise ValueError(f"{where}: {algo} has no hyperparameter {unknown[0]!r}. It has {', '.join(sorted(known))}.")
     if "n_timesteps" not in hyperparams:

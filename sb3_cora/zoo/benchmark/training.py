@@ -23,6 +23,7 @@ from sb3_cora.common.training_state.files import read_latest_state, state_files
 from sb3_cora.envs.batched_game import GameEnv
 from sb3_cora.zoo.benchmark.suites import Task
 from sb3_cora.zoo.enjoy import main as enjoy_main
+from sb3_cora.zoo.mistakes import Refused
 from sb3_cora.zoo.results import Row
 from sb3_cora.zoo.resuming import states_folder
 from sb3_cora.zoo.train import main as train_main
@@ -70,8 +71,9 @@ def execute(task: Task, log_folder: Path, commit: str) -> list[Row]:
             rows = evaluate(task, folder, commit, train(task, folder, interrupted))
             (folder / FINISHED).unlink()
             return rows
-        # SystemExit is how a command line refuses.
-        except (Exception, SystemExit) as error:
+        # SystemExit is how a command line refuses, which has the error as its cause.
+        except (Exception, SystemExit) as stop:
+            error = stop.__cause__ if isinstance(stop, Refused) and stop.__cause__ is not None else stop
             traceback.print_exc()
             # The next attempt begins anew, unless the training was interrupted. What it was resumed from may have failed.
             (folder / FINISHED).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sb3_cora.zoo.mistakes import OneLineParser, at_work, refusals
 from sb3_cora.zoo.plot import figures
 from sb3_cora.zoo.plot.marl_eval import raw_data, unequal_note
 from sb3_cora.zoo.plot.normalization import normalized, read_ranges
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """
     :return: The parser of the command line.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "python -m sb3_cora.zoo.plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="*", type=Path, help="CSV tables of benchmark runs")
@@ -98,6 +99,7 @@ def chosen(runs: Sequence[TrainedRun], args: argparse.Namespace) -> tuple[list[E
     return normalized(selected(by_algo, "env", args.envs), ranges), algos
 
 
+@at_work()
 def output_within(environments: Sequence[Environment], by_look: figures.Looks, ablation: str | None) -> Output:
     """
     :param environments: What is compared.
@@ -153,19 +155,21 @@ def write(outputs: Sequence[Output], folder: Path) -> list[Path]:
     return paths
 
 
+@refusals()
 def main(flags: Sequence[str] | None = None) -> None:
     """
     Read runs, write figures and tables of them, and print their report.
 
     :param flags: Of the command line, those of this process by default.
     """
-    arguments = parser()
-    args = arguments.parse_args(flags)
-    try:
-        source = read(args.tables, args.folders)
-        environments, algos = chosen(source.runs, args)
-    except ValueError as error:
-        arguments.error(str(error))
+    args = parser().parse_args(flags)
+    source = read(args.tables, args.folders)
+    environments, algos = chosen(source.runs, args)
+    for path in (args.output, args.marl_eval and args.marl_eval.parent):
+        if path and path.exists() and not path.is_dir():
+            raise ValueError(
+                f"{path} is no folder, so nothing can be written to it: name another with --output or --marl-eval."
+            )
     notes = [*source.notes, *unequal_notes(environments)]
     by_look = looks(algos)
     outputs = [output_within(environments, by_look, args.ablation)]

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from sb3_cora.zoo.mistakes import read_yaml
 from sb3_cora.zoo.plot.runs import Environment, TrainedRun
 
 # A line of the file of ranges
@@ -32,9 +31,7 @@ def read_ranges(path: Path) -> dict[str, Range]:
     """
     if not path.is_file():
         raise ValueError(f"There is no {path}: give --scores a YAML file with lines such as '{EXAMPLE}'.")
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(entries, dict):
-        raise ValueError(f"{path} has no environments: write lines such as '{EXAMPLE}'.")
+    entries = read_yaml(path, "--scores")
     ranges = {}
     for env, entry in entries.items():
         if not (

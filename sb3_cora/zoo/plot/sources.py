@@ -40,11 +40,9 @@ def _read_table(path: Path) -> list[results.Row]:
         raise ValueError(f"There is no table {path}: give CSV files of benchmark runs, or rl_zoo3's folders with --folders.")
     try:
         return results.read(path)
-    except (TypeError, ValueError) as error:
-        columns = ", ".join(results.Row._fields)
+    except ValueError as error:
         raise ValueError(
-            f"{path} is no table of benchmark runs, whose columns are {columns}: give another, or rl_zoo3's folders with "
-            "--folders."
+            f"{error} Tables of benchmark runs are those that zoo/benchmark.py writes; --folders takes rl_zoo3's folders."
         ) from error
 
 

@@ -113,6 +113,9 @@ def _open_database(url: str, grace_period: float) -> BaseStorage:
             # Another worker makes the same tables.
             is_raced = "already exists" in str(error) or isinstance(error, IntegrityError)
             if not is_raced or attempt == TABLE_ATTEMPTS - 1:
-                raise
+                reason = str(error).splitlines()[0]
+                raise ValueError(
+                    f"--storage {url} cannot be opened: {reason}. Give the URL of a database that can."
+                ) from error
             time.sleep(1.0)
     raise AssertionError
