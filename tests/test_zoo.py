@@ -246,11 +246,16 @@ def test_enjoy_plays_the_asked_episodes(training: tuple[Path, str]) -> None:
     assert "length 7.0 +- 0.0, 6 episodes" in run.stdout
 
 
-def test_enjoy_names_what_is_missing(tmp_path: Path) -> None:
+def test_enjoy_names_what_is_missing_or_empty(tmp_path: Path) -> None:
     (tmp_path / "logs" / "mappo" / "give_way_1").mkdir(parents=True)
     run = run_zoo("enjoy.py", "--algo", "mappo", "--env", "give_way", folder=tmp_path, check=False)
     assert run.returncode == 1
     assert "No model found for mappo on give_way" in run.stderr
+    (tmp_path / "logs" / "mappo" / "climbing_1").mkdir()
+    (tmp_path / "logs" / "mappo" / "climbing_1" / "climbing.zip").touch()
+    run = run_zoo("enjoy.py", "--algo", "mappo", "--env", "climbing", folder=tmp_path, check=False)
+    assert run.returncode != 0
+    assert "logs/mappo/climbing_1/climbing.zip is empty: a model was not saved to its end" in run.stderr
 
 
 def test_continuing_goes_on_from_the_saved_model(training: tuple[Path, str]) -> None:
@@ -281,6 +286,7 @@ def test_interrupted_training_saves(tmp_path: Path) -> None:
     run = interrupt_python(ROOT / "zoo" / "train.py", *arguments, once="clip_fraction", cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-4000:]
     assert "100 episodes" in run.stdout
+    assert "To go on with the training: --resume logs/mappo/give_way_1" in run.stdout
     assert MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").num_timesteps >= 256
 
 

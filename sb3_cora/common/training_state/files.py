@@ -1,11 +1,13 @@
 """Files that are written whole or not at all, and whose damage is noticed."""
 
 import hashlib
+import io
 import os
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,13 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     content = path.read_bytes()
     begin = len(NAME) + HEADER.size
-    if not content.startswith(NAME):
-        raise ValueError(f"{path} is no training state, which TrainingStateCallback writes: give one, or the folder of them.")
-    if len(content) < begin:
+    if len(content) < begin and content[: len(NAME)] == NAME[: len(content)]:
         raise ValueError(f"{path} is truncated, {len(content)} bytes long: use an older training state.")
+    if not content.startswith(NAME):
+        of_model = "a zip archive, perhaps a model for load(...), and " if zipfile.is_zipfile(io.BytesIO(content)) else ""
+        raise ValueError(
+            f"{path} is {of_model}no training state, which TrainingStateCallback writes: give one, or the folder of them."
+        )
     version, length, digest = HEADER.unpack(content[len(NAME) : begin])
     if version > VERSION:
         raise ValueError(
