@@ -310,6 +310,7 @@ def test_the_latest_states_are_kept_and_damaged_ones_passed_over(tmp_path: Path)
         "is truncated, 30 bytes": whole[:30],
         "is damaged": whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:],
         "is no training state": b"PK" + whole,
+        "is a zip archive, perhaps a model for load": read_state(latest)["model"],
         "format 7, and this version of sb3_cora reads up to 1": whole[:24] + b"\7" + whole[25:],
     }
     for message, content in contents.items():

@@ -272,7 +272,9 @@ def test_a_repeated_trial_has_its_seed_and_the_next_one_that_of_an_unbroken_sear
     run_again(killed, killed.trials[1])
     assert killed.trials[2].params == {}
     killed.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs={SETTINGS: {}}, **half))
-    run_again(killed, killed.trials[3])
+    for _ in range(2):
+        # Once, whoever notices it
+        run_again(killed, killed.trials[3])
     assert killed.trials[4].params == {"a": 0.5}
     seeds, others = ([seed_of_trial(7, trial, study.trials) for trial in study.trials] for study in (unbroken, killed))
     assert others == [seeds[0], seeds[1], seeds[1], seeds[2], seeds[2]]

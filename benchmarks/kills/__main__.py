@@ -83,10 +83,12 @@ class Killer:
         aimed = turn % 2 == 1
         target = subject.targets[turn // 2 % len(subject.targets)]
         begin = time.perf_counter()
+        # Of earlier kills.
+        old = subject.saves(folder)
         process.join(self.generator.uniform(0.0, longest))
         victims: list[int] = []
         while process.exitcode is None:
-            if not aimed or subject.saves(folder):
+            if not aimed or subject.saves(folder).items() - old.items():
                 victims = subject.victims(process, target)
                 if victims:
                     break
@@ -103,8 +105,8 @@ class Killer:
             process.join()
         at_once = subject.saves(folder)
         time.sleep(SETTLED)
-        unfinished = sorted(at_once.items() & subject.saves(folder).items())
-        names = "; ".join(f"{name} ({size} bytes)" for name, size in unfinished)
+        unfinished = sorted((at_once.items() & subject.saves(folder).items()) - old.items())
+        names = "; ".join(f"{Path(name).name} ({size} bytes)" for name, (size, _) in unfinished)
         return Row("", subject.name, 0, target or "process", aimed, seconds, subject.progress(folder), names, False)
 
 

@@ -9,6 +9,8 @@ import pickle
 import re
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ from sb3_cora.zoo import results
 from sb3_cora.zoo.results import Row
 from sb3_cora.zoo.tuning.storage import open_storage
 from sb3_cora.zoo.tuning.trials import is_abandoned
+
+Traces = dict[str, tuple[int, int]]
+"""Size and time of files, by name."""
 
 # What the processes that are killed import, once for all of them.
 PRELOADED = (
@@ -122,6 +127,20 @@ def digest(path: Path) -> str:
     return content.hexdigest()
 
 
+def looked_at(folder: Path, paths: Iterable[Path]) -> Traces:
+    """
+    :param folder: A folder
+    :param paths: Files in it, which may be gone
+    :return: What they look like
+    """
+    found = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            found[str(path.relative_to(folder))] = state.st_size, state.st_mtime_ns
+    return found
+
+
 class Subject(ABC):
     """
     Something that can be killed, and started again.
@@ -158,7 +177,7 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def saves(self, folder: Path) -> dict[str, Any]:
+    def saves(self, folder: Path) -> Traces:
         """
         :param folder: Its folder
         :return: Traces of saves that go on, or of which a killed process was in the middle
@@ -210,10 +229,10 @@ class TrainingSubject(Subject):
                 return None
         return module, (*self.names, "--state-interval", "0", "--seed", "1", *self.flags)
 
-    def saves(self, folder: Path) -> dict[str, Any]:
+    def saves(self, folder: Path) -> Traces:
         # Of the state, and of models with their normalization.
         paths = [path for one in self._runs(folder) for path in (*one.glob("*.unfinished"), *one.glob("*/*.unfinished"))]
-        return {path.name: path.stat().st_size for path in paths if path.is_file()}
+        return looked_at(folder, paths)
 
     def progress(self, folder: Path) -> int:
         for one in self._runs(folder):
@@ -249,11 +268,11 @@ class TuningSubject(Subject):
     def command(self, folder: Path) -> tuple[str, tuple[str, ...]] | None:
         return "sb3_cora.zoo.tune", (*self.arguments, "--storage", "journal.log")
 
-    def saves(self, folder: Path) -> dict[str, Any]:
-        lock, journal = folder / "journal.log.lock", folder / "journal.log"
-        found: dict[str, Any] = {lock.name: 0} if lock.exists() else {}
-        if journal.is_file() and not journal.read_bytes().endswith(b"\n") and journal.stat().st_size > 0:
-            found["half a line"] = journal.stat().st_size
+    def saves(self, folder: Path) -> Traces:
+        found = looked_at(folder, [folder / "journal.log.lock"])
+        journal = folder / "journal.log"
+        if journal.is_file() and not journal.read_bytes().endswith(b"\n"):
+            found["half a line"] = journal.stat().st_size, 0
         return found
 
     def progress(self, folder: Path) -> int:
@@ -291,14 +310,8 @@ class BenchmarkSubject(Subject):
             *("small.yml", "--workers", "2", "--no-plots", "--output", "table.csv", "--log-folder", "logs"),
         )
 
-    def saves(self, folder: Path) -> dict[str, Any]:
-        found = {}
-        for path in folder.glob("logs/**/*.unfinished"):
-            try:
-                found[str(path.relative_to(folder))] = path.stat().st_size
-            except FileNotFoundError:
-                continue
-        return found
+    def saves(self, folder: Path) -> Traces:
+        return looked_at(folder, folder.glob("logs/**/*.unfinished"))
 
     def progress(self, folder: Path) -> int:
         return len({row.run for row in results.read(folder / "table.csv")})
@@ -337,9 +350,9 @@ SUBJECTS = {
         BenchmarkSubject(
             {
                 "seeds": 1,
-                "n_timesteps": 1200,
+                "n_timesteps": 600,
                 "hyperparams": {"n_envs": 4, "n_steps": 25, "batch_size": 50, "n_epochs": 2},
-                "eval_freq": 400,
+                "eval_freq": 200,
                 "environments": {
                     "climbing": {"env": "climbing"},
                     "multi_peak": {"env": "multi_peak", "env_kwargs": {"n_actions": 3}, "game_seeds": 2},

@@ -1,13 +1,11 @@
 """Files that are written whole or not at all, and whose damage is noticed."""
 
 import hashlib
-import io
 import os
 import pickle
 import re
 import struct
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +60,7 @@ def read_state(path: Path) -> dict[str, Any]:
     if len(content) < begin and content[: len(NAME)] == NAME[: len(content)]:
         raise ValueError(f"{path} is truncated, {len(content)} bytes long: use an older training state.")
     if not content.startswith(NAME):
-        of_model = "a zip archive, perhaps a model for load(...), and " if zipfile.is_zipfile(io.BytesIO(content)) else ""
+        of_model = "a zip archive, perhaps a model for load(...), and " if content.startswith(b"PK\3\4") else ""
         raise ValueError(
             f"{path} is {of_model}no training state, which TrainingStateCallback writes: give one, or the folder of them."
         )

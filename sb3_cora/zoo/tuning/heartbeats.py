@@ -25,11 +25,14 @@ MAX_RETRIES = 3
 
 def run_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """
-    Enqueue a trial with the hyperparameters of an abandoned one, unless they have been tried ``MAX_RETRIES`` times more.
+    Enqueue a trial with the hyperparameters of an abandoned one, unless that has been done, or they have been tried
+    ``MAX_RETRIES`` times more.
 
     :param study: The study.
     :param trial: The abandoned trial.
     """
+    if any(trial.number in other.system_attrs.get("retry_history", ()) for other in study.get_trials(deepcopy=False)):
+        return
     trial = copy.deepcopy(trial)
     # What these say is true of the abandoned trial only.
     if SETTINGS not in trial.user_attrs:
