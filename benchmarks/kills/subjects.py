@@ -327,7 +327,7 @@ class BenchmarkSubject(Subject):
         return [worker for forks in children(process.pid or 0) for worker in children(forks)]
 
 
-SUBJECTS = {
+SUBJECTS: dict[str, list[Subject]] = {
     "training": [
         TrainingSubject(
             *("cora_ppo", "climbing", "-n", "400", "--eval-freq", "80", "--eval-episodes", "4", "--final-eval-episodes", "4"),
