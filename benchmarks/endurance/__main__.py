@@ -88,7 +88,7 @@ def plot(rows: dict[str, list[Row]], path: Path) -> None:
         iterations = [row.iteration for row in own]
         above.plot(iterations, [row.rss_mib for row in own])
         below.plot(iterations, [row.cpu_ms for row in own], linewidth=0.8)
-        above.set(title=name, ylim=(0, None))
+        above.set(title=name, ylim=(0, 1.2 * own[-1].peak_mib))
         below.set(xlabel="iteration", ylim=(0, None))
         for axis in (above, below):
             axis.grid(alpha=0.3)
