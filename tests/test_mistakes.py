@@ -151,6 +151,11 @@ MISTAKES = {
     ),
     # Playing
     "no model": Mistake(("enjoy", "--algo", "mappo", "--env", "penalty"), ("mappo on penalty in logs", "Train one")),
+    "model of no bytes": Mistake(
+        ("enjoy", "--algo", "mappo", "--env", "climbing"),
+        ("logs/mappo/climbing_1/climbing.zip is empty", "was not saved to its end"),
+        {"logs/mappo/climbing_1/climbing.zip": ""},
+    ),
     "no best model": play("enjoy", "--load-best", said=("best_model.zip", "penalty", "--exp-id")),
     "no such run": play("enjoy", "--exp-id", "7", said=("penalty_7", "--exp-id")),
     "no steps": play("enjoy", "-n", "0", said=("--n-timesteps 0", "give 1 or more")),
@@ -226,6 +231,7 @@ for number, (name, (command, _, contents)) in enumerate(json.loads((root / "mist
     folder.mkdir()
     os.chdir(folder)
     for file, text in contents.items():
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text(text)
     before, code, errors = files(), 0, io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors), warnings.catch_warnings():

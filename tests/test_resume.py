@@ -310,6 +310,7 @@ def test_the_latest_states_are_kept_and_damaged_ones_passed_over(tmp_path: Path)
         "is truncated, 30 bytes": whole[:30],
         "is damaged": whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:],
         "is no training state": b"PK" + whole,
+        "is a zip archive, perhaps a model for load": read_state(latest)["model"],
         "format 7, and this version of sb3_cora reads up to 1": whole[:24] + b"\7" + whole[25:],
     }
     for message, content in contents.items():
@@ -319,7 +320,7 @@ def test_the_latest_states_are_kept_and_damaged_ones_passed_over(tmp_path: Path)
         with pytest.warns(UserWarning, match=f"{message}.* The one before it is used"):
             assert read_latest_state(tmp_path)["num_timesteps"] == 128
     before.write_bytes(b"")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="is no training state"):
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="is truncated, 0 bytes long"):
         MAPPO.resume(tmp_path, ENVIRONMENTS["game"]())
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="There is no training state in"):
@@ -351,9 +352,11 @@ def test_a_save_that_does_not_finish_leaves_the_one_before(tmp_path: Path, monke
     assert read_state(path) == {"new": False}
 
 
-# Registers an environment, and kills the process within its sixth save if there is a file that says so
+# Registers an environment, and kills the process within its sixth save, or has the disk full from its third on, if there is a
+# file that says so
 KILLER = """
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -369,6 +372,10 @@ def killing(descriptor):
     if len(calls) == 11 and Path("kill").exists():
         Path("kill").unlink()
         os.kill(os.getpid(), signal.SIGKILL)
+    if len(calls) == 4 and Path("fill").exists():
+        Path("fill").unlink()
+        # Logs fit, states do not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
     fsync(descriptor)
 
 os.fsync = killing
@@ -402,7 +409,7 @@ def comparable(run: Path) -> dict[str, Any]:
 
 # Environments in processes of their own are in the tests above: here they would take a minute to start.
 @pytest.mark.parametrize("flags", [("--env", "penalty"), ("--env", "Noisy-v0")], ids=["batch", "one by one"])
-def test_a_killed_run_is_resumed_exactly(flags: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_run_that_was_killed_and_then_filled_the_disk_is_resumed_exactly(flags: tuple[str, ...], tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
         folder.mkdir()
@@ -411,11 +418,16 @@ def test_a_killed_run_is_resumed_exactly(flags: tuple[str, ...], tmp_path: Path)
     train = ("train.py", "--algo", "mappo", *flags)
     run_zoo(*train, *RUN, folder=folders[0])
     assert run_zoo(*train, *RUN, folder=folders[1], check=False).returncode == -signal.SIGKILL
-    resumed = run_zoo(*train, "--gym-packages", "killer", "--resume", folder=folders[1])
-    assert "at timestep 640 of 1024" in resumed.stdout
+    resume = (*train, "--gym-packages", "killer", "--resume")
+    (folders[1] / "fill").touch()
+    full = run_zoo(*resume, folder=folders[1], check=False)
+    assert "at timestep 640 of 1024" in full.stdout
+    assert full.returncode == 1 and "OSError: [Errno 27] File too large" in full.stderr
+    resumed = run_zoo(*resume, folder=folders[1])
+    assert "at timestep 896 of 1024" in resumed.stdout
     runs = [next((folder / "logs" / "mappo").iterdir()) for folder in folders]
     assert_same(*map(comparable, runs), "")
-    again = run_zoo(*train, "--gym-packages", "killer", "--resume", folder=folders[1], check=False)
+    again = run_zoo(*resume, folder=folders[1], check=False)
     assert again.returncode == 2 and "was interrupted after its state was saved" in again.stderr
 
 

@@ -22,9 +22,10 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_cora import CORAPPO
 from sb3_cora.common.q_critic_algorithm import QCriticOnPolicyAlgorithm
-from sb3_cora.zoo.hyperparams_opt import sample_params
+from sb3_cora.zoo.hyperparams_opt import SETTINGS, sample_params
 from sb3_cora.zoo.tuning.entry import plain_settings, yaml_entry
 from sb3_cora.zoo.tuning.games import Game, GameTrial
+from sb3_cora.zoo.tuning.heartbeats import run_again
 from sb3_cora.zoo.tuning.samplers import SamplerOfEachTrial
 from sb3_cora.zoo.tuning.storage import open_storage
 from sb3_cora.zoo.tuning.trials import ERROR, TrialCounts, is_abandoned, is_one_too_many, seed_of_trial
@@ -257,7 +258,26 @@ def test_trials_that_start_together_agree_on_who_stays() -> None:
     study.add_trial(optuna.create_trial(state=TrialState.RUNNING))
     assert [is_one_too_many(number, study.trials, 3) for number in range(5)] == [False] * 4 + [True]
     assert TrialCounts.of(study.trials) == TrialCounts(complete=1, pruned=0, failed=1, abandoned=1, running=1)
-    assert len({seed_of_trial(seed, number) for seed in range(10) for number in range(10)}) == 100
+    assert len({seed_of_trial(seed, trial, study.trials) for seed in range(10) for trial in study.trials}) == 50
+
+
+def test_a_repeated_trial_has_its_seed_and_the_next_one_that_of_an_unbroken_search() -> None:
+    unbroken, killed = in_memory(), in_memory()
+    for _ in range(3):
+        unbroken.add_trial(optuna.create_trial(value=1.0))
+    killed.add_trial(optuna.create_trial(value=1.0))
+    # Killed while its hyperparameters were sampled, and again after that
+    half = {"params": {"a": 0.5}, "distributions": {"a": optuna.distributions.FloatDistribution(0, 1)}}
+    killed.add_trial(optuna.create_trial(state=TrialState.FAIL, **half))
+    run_again(killed, killed.trials[1])
+    assert killed.trials[2].params == {}
+    killed.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs={SETTINGS: {}}, **half))
+    for _ in range(2):
+        # Once, whoever notices it
+        run_again(killed, killed.trials[3])
+    assert killed.trials[4].params == {"a": 0.5}
+    seeds, others = ([seed_of_trial(7, trial, study.trials) for trial in study.trials] for study in (unbroken, killed))
+    assert others == [seeds[0], seeds[1], seeds[1], seeds[2], seeds[2]]
 
 
 def test_a_worker_killed_while_it_wrote_spoils_nothing(tmp_path: Path) -> None:

@@ -290,6 +290,7 @@ def test_interrupted_training_saves(tmp_path: Path) -> None:
     run = interrupt_python(ROOT / "zoo" / "train.py", *arguments, once="clip_fraction", cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-4000:]
     assert "100 episodes" in run.stdout
+    assert "To go on with the training: --resume logs/mappo/give_way_1" in run.stdout
     assert MAPPO.load(tmp_path / "logs" / "mappo" / "give_way_1" / "give_way.zip").num_timesteps >= 256
 
 

@@ -1,11 +1,23 @@
 """
-Kills a benchmark, or a worker of it, at random moments, starts it again, and compares its table with that of one unbroken run.
+Kills trainings, searches and benchmarks at random moments, starts them again, and compares what they come to with what
+unbroken ones do.
 
-    python -m benchmarks.kills --n-kills 20
+    python -m benchmarks.kills
 
-SIGKILL, which no program can answer, either to ``zoo/benchmark.py`` or to one of the processes that train for it. Every table
-must end up the same, row for row, but for the wall times. Exits with an error if one does not. It looks for workers in
-``/proc``, so it takes Linux.
+SIGKILL, which no program can answer, to ``train.py``, to ``tune.py``, and to ``benchmark.py`` or one of the processes that
+train for it. Every second kill waits, from a random moment on, for the next save, and hits it while it goes on. Models,
+optimizers, logs, evaluations and pictures must end up the same to the last bit, searches with the same finished trials, tables
+with the same rows. Exits with an error if they do not. It looks for processes in ``/proc``, so it takes Linux.
+
+Each kill is a line of ``benchmarks/results/kills.csv``:
+
+- ``kind``, ``subject``, ``attempt``: what was killed; each attempt begins anew and is killed a few times
+- ``victim``: of a benchmark, the process that runs it or one that trains
+- ``aimed``: whether the kill waited for a save
+- ``seconds``: since the start or the restart
+- ``progress``: what was done by then and not lost: timesteps of the saved state, finished trials, runs in the table
+- ``unfinished``: files that the killed process was in the middle of, and left behind
+- ``same``: whether the attempt came to the same end as the unbroken one
 """
 
 import argparse
@@ -13,98 +25,136 @@ import itertools
 import os
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
-import yaml
+from benchmarks.kills.subjects import SUBJECTS, Subject, context
+from benchmarks.tools.folders import RESULTS
+from sb3_cora.zoo import tables
 
-from sb3_cora.zoo import results
-from sb3_cora.zoo.results import Row
-
-ROOT = Path(__file__).resolve().parents[2]
-
-# Small runs of both kinds of environment that a benchmark has: with games, and with seeds alone.
-SUITE = {
-    "n_timesteps": 1200,
-    "hyperparams": {"n_envs": 4, "n_steps": 25, "batch_size": 50, "n_epochs": 2},
-    "eval_freq": 400,
-    "environments": {
-        "climbing": {"env": "climbing"},
-        "multi_peak": {"env": "multi_peak", "env_kwargs": {"n_actions": 3}, "game_seeds": 2},
-    },
-    "algorithms": {"CORA": {"algo": "cora_ppo"}, "MAPPO": {"algo": "mappo"}},
-}
+# Of the time that an unbroken one takes: after so much of it at most is it, or what goes on with it, killed.
+LONGEST = 0.4
+# Seconds between two looks for a save, and until files that nobody writes any more count as left behind.
+POLL_INTERVAL = 0.001
+SETTLED = 0.3
 
 
-def children(pid: int) -> list[int]:
+class Row(NamedTuple):
+    """One line of the table; see the top of this file."""
+
+    kind: str
+    subject: str
+    attempt: int
+    victim: str
+    aimed: bool
+    seconds: float
+    progress: int
+    unfinished: str
+    same: bool
+
+
+class Killer:
     """
-    :param pid: Of a process.
-    :return: Of the processes that it has started and that run.
-    """
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name in brackets may hold anything; then come the state and the parent.
-            state, parent = status.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(parent) == pid and state != "Z":
-            found.append(int(status.parent.name))
-    return found
+    Kills at random moments.
 
-
-def start(suite: Path, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    :param seed: Of what is killed and when
     """
-    :param suite: The suite.
-    :param folder: Where table and models go.
-    :param log: What it prints is added to this file.
-    :return: A benchmark with two workers.
-    """
-    flags = ("--workers", "2", "--no-plots", "--output", str(folder / "table.csv"), "--log-folder", str(folder / "logs"))
-    command = (sys.executable, ROOT / "zoo" / "benchmark.py", suite, *flags)
-    with log.open("ab") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
+    def __init__(self, seed: int) -> None:
+        self.generator = random.Random(seed)
+        self.turns = itertools.count()
 
-def without_wall_times(table: Path) -> list[Row]:
-    """
-    :param table: A table.
-    :return: Its rows, all but how long they took.
-    """
-    return [row._replace(wall_seconds=0.0) for row in results.read(table)]
+    def kill(self, subject: Subject, process: BaseProcess, folder: Path, longest: float) -> Row | None:
+        """
+        Wait for a random time, and kill.
 
-
-def kill(process: subprocess.Popen[bytes], generator: random.Random, kills_worker: bool, longest: float) -> str | None:
-    """
-    Kill a benchmark or one of its workers after a random time.
-
-    :param process: The benchmark.
-    :param generator: Of the time, and of the worker.
-    :param kills_worker: Whether to kill a worker, the first that there is from then on.
-    :param longest: Seconds that the time is at most.
-    :return: What was killed, None if the benchmark had come to its end.
-    """
-    time.sleep(generator.uniform(0.0, longest))
-    workers: list[int] = []
-    while kills_worker and not workers and process.poll() is None:
-        # Those that train are children of the one that forks, and come after its imports.
-        workers = [worker for forks in children(process.pid) for worker in children(forks)]
-        time.sleep(0.05)
-    if process.poll() is not None:
-        return None
-    if workers:
-        try:
-            # A worker that has just finished has no process any more.
-            os.kill(generator.choice(workers), signal.SIGKILL)
-        except ProcessLookupError:
+        :param subject: What is killed
+        :param process: Its process
+        :param folder: Its folder
+        :param longest: Seconds that the time is at most
+        :return: A line without the outcome; None if it came to its end before
+        """
+        turn = next(self.turns)
+        aimed = turn % 2 == 1
+        target = subject.targets[turn // 2 % len(subject.targets)]
+        begin = time.perf_counter()
+        # Of earlier kills.
+        old = subject.saves(folder)
+        process.join(self.generator.uniform(0.0, longest))
+        victims: list[int] = []
+        while process.exitcode is None:
+            if not aimed or subject.saves(folder).items() - old.items():
+                victims = subject.victims(process, target)
+                if victims:
+                    break
+            time.sleep(POLL_INTERVAL)
+        if not victims:
             return None
-        return "worker"
-    process.kill()
-    process.wait()
-    return "runner"
+        try:
+            os.kill(self.generator.choice(victims), signal.SIGKILL)
+        except ProcessLookupError:
+            # It has just finished.
+            return None
+        seconds = time.perf_counter() - begin
+        if target != "worker":
+            process.join()
+        at_once = subject.saves(folder)
+        time.sleep(SETTLED)
+        unfinished = sorted((at_once.items() & subject.saves(folder).items()) - old.items())
+        names = "; ".join(f"{Path(name).name} ({size} bytes)" for name, (size, _) in unfinished)
+        return Row("", subject.name, 0, target or "process", aimed, seconds, subject.progress(folder), names, False)
+
+
+def attempts(subject: Subject, killer: Killer, scratch: Path) -> Iterator[list[Row]]:
+    """
+    :param subject: What is killed
+    :param killer: What kills
+    :param scratch: A folder for all that is written
+    :return: The lines of one attempt after another
+    """
+    begin = time.perf_counter()
+    unbroken = scratch / "unbroken"
+    finish(subject, subject.start(unbroken), unbroken)
+    duration = time.perf_counter() - begin
+    expected = subject.outcome(unbroken)
+    print(f"{subject.name}: {len(expected)} things to compare, {duration:.1f} s", flush=True)
+    for attempt in itertools.count(1):
+        folder = scratch / f"killed_{attempt}"
+        rows: list[Row] = []
+        process = subject.start(folder)
+        while process is not None and len(rows) < subject.most_kills:
+            row = killer.kill(subject, process, folder, LONGEST * duration)
+            if row is None:
+                break
+            rows.append(row)
+            if process.exitcode is not None:
+                process = subject.start(folder)
+        finish(subject, process, folder)
+        found = subject.outcome(folder)
+        different = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+        for name in different:
+            print(f"{folder}: {name} is {found.get(name)} and should be {expected.get(name)}", file=sys.stderr)
+        yield [row._replace(attempt=attempt, same=not different) for row in rows]
+
+
+def finish(subject: Subject, process: BaseProcess | None, folder: Path) -> None:
+    """
+    Wait for the end.
+
+    :param subject: What runs
+    :param process: Its process, if there is anything left to do
+    :param folder: Its folder
+    """
+    if process is None:
+        return
+    process.join()
+    if process.exitcode != 0:
+        sys.exit(f"{subject.name} has failed:\n{(folder / 'output.log').read_text()[-5000:]}")
 
 
 def main() -> None:
@@ -112,49 +162,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n-kills", type=int, default=20)
-    parser.add_argument("--n-seeds", type=int, default=2, help="seeds of the trainings, with six runs each")
+    parser.add_argument("--kinds", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="what is killed")
+    parser.add_argument("--n-kills", type=int, default=34, help="of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed and when")
+    parser.add_argument("--output", type=Path, default=RESULTS / "kills.csv", help="the table, to which lines are appended")
     args = parser.parse_args()
-    generator = random.Random(args.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        suite = Path(scratch, "small.yml")
-        suite.write_text(yaml.safe_dump({"seeds": args.n_seeds, **SUITE}, sort_keys=False))
-        log = Path(scratch, "benchmark.log")
-        unbroken = Path(scratch, "unbroken")
-        begin = time.perf_counter()
-        if start(suite, unbroken, log).wait() != 0:
-            sys.exit(f"The unbroken benchmark has failed:\n{log.read_text()}")
-        duration = time.perf_counter() - begin
-        expected = without_wall_times(unbroken / "table.csv")
-        print(f"Unbroken: {len(expected)} rows in {duration:.0f} s", flush=True)
-        n_kills = 0
-        for attempt in itertools.count():
-            folder = Path(scratch, f"killed_{attempt}")
-            n_starts = 0
-            while True:
-                process = start(suite, folder, log)
-                n_starts += 1
-                while n_kills < args.n_kills and process.poll() is None:
-                    # A worker's death does not end the benchmark, which can then be killed again.
-                    killed = kill(process, generator, kills_worker=n_kills % 2 == 1, longest=duration)
-                    n_kills += killed is not None
-                    if killed is not None:
-                        n_done = len({row.run for row in results.read(folder / "table.csv")})
-                        print(f"Kill {n_kills}: {killed}, {n_done} runs in the table", flush=True)
-                    if killed == "runner":
-                        break
-                else:
-                    if process.wait() != 0:
-                        sys.exit(f"A benchmark has failed:\n{log.read_text()}")
-                    break
-            found = without_wall_times(folder / "table.csv")
-            if found != expected:
-                different = [pair for pair in itertools.zip_longest(found, expected) if pair[0] != pair[1]]
-                sys.exit(f"After {n_starts} starts the table differs, first in\n{different[0][0]}\n{different[0][1]}")
-            print(f"Table {attempt}: the same after {n_starts} starts", flush=True)
-            if n_kills >= args.n_kills:
-                break
+    killer = Killer(args.seed)
+    # So that the first that is timed need not wait for the imports.
+    first = context().Process(target=int)
+    first.start()
+    first.join()
+    all_same = True
+    for kind in args.kinds:
+        n_kills = n_interrupted = 0
+        with TemporaryDirectory() as scratch:
+            subjects = SUBJECTS[kind]
+            going = itertools.cycle([attempts(one, killer, Path(scratch, str(n))) for n, one in enumerate(subjects)])
+            while n_kills < args.n_kills:
+                rows = [row._replace(kind=kind) for row in next(next(going))]
+                if rows:
+                    lines = ([f"{value:.2f}" if isinstance(value, float) else value for value in row] for row in rows)
+                    tables.append(Row._fields, lines, args.output)
+                n_kills += len(rows)
+                n_interrupted += sum(bool(row.unfinished) for row in rows)
+                all_same &= all(row.same for row in rows)
+                print(f"{kind}: {n_kills} kills, {n_interrupted} of them in the middle of a save", flush=True)
+    if not all_same:
+        sys.exit("Not all came to the end of the unbroken ones, see above.")
 
 
 if __name__ == "__main__":

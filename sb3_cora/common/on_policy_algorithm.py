@@ -18,6 +18,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
+import sb3_cora
 from sb3_cora.common.arguments import FullSignature, full_docstring
 from sb3_cora.common.bootstrapping_vec_env import BootstrappingVecEnv, check_finite
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
@@ -27,6 +28,7 @@ from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_cred
 from sb3_cora.common.networks import ALL_AGENTS, clip_grad_norm_of_members_
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
 from sb3_cora.common.rollout import PolicySamples, Rollout, shuffled_minibatches, take
+from sb3_cora.common.saved_models import check_model
 from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.training_state.training import ResumeCallback, savers_in, set_model_state
 from sb3_cora.common.type_aliases import JointEnvLike
@@ -390,6 +392,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         self._check_saved_algorithm()
+        # Not that of the file: from now on it is a model of this version. Saved with it, see ``check_model``.
+        self.sb3_cora_version = sb3_cora.__version__
         # Not in the constructor, so that arguments of ``load`` are checked as well.
         self._check_hyperparameters()
         if self.rollout_buffer_class is None:
@@ -484,6 +488,30 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             reset_num_timesteps,
             progress_bar,
         )
+
+    @classmethod
+    def load(
+        cls: type[SelfCooperativeAlgorithm],
+        path: str | Path | io.BufferedIOBase,
+        env: JointEnvLike | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> SelfCooperativeAlgorithm:
+        """
+        Load the model from a zip-file. Its tensors and numbers are read as such, but policy class, spaces, schedules and other
+        objects are unpickled, which can run any code: load only files that you trust.
+
+        :param path: Path to the file (or a file-like) where to load the agent from.
+        :param env: The new environment to run the loaded model on (can be None if you only need prediction from a trained
+            model) has priority over any saved environment.
+        :param args: Further arguments of Stable-Baselines3's ``load`` by position.
+        :param kwargs: Further arguments of Stable-Baselines3's ``load``, such as ``device``, and attributes of the model to
+            change.
+        :return: New model instance with loaded parameters.
+        :raises ValueError: If the file is truncated, damaged, no model, or that of another algorithm or a newer version.
+        """
+        check_model(path, cls.__name__)
+        return super().load(path, env, *args, **kwargs)  # type: ignore[arg-type]
 
     @classmethod
     def resume(

@@ -1,5 +1,6 @@
 """The evaluation of a trained model."""
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,6 +111,37 @@ def statistics_path(model_path: Path, env_name: str) -> Path:
     return model_path.parent / env_name / "vecnormalize.pkl"
 
 
+def load_statistics(path: Path, venv: VecEnv) -> VecNormalize:
+    """
+    :param path: File of a ``VecNormalize``. It is unpickled, which can run any code: read only files that you trust.
+    :param venv: Environments to wrap.
+    :return: They, in this ``VecNormalize``.
+    :raises ValueError: If the file is truncated, no ``VecNormalize``, holds what this version does not know, or is of other
+        environments.
+    """
+    content = path.read_bytes()
+    # As Python's pickles begin and end.
+    is_pickle = content.startswith(b"\x80")
+    if content == b"" or (is_pickle and not content.endswith(b".")):
+        raise ValueError(f"{path} is truncated, {len(content)} bytes long: give the normalization of another model.")
+    foreign = "is no normalization, which VecNormalize.save(...) writes: give the file that was saved with the model."
+    if not is_pickle:
+        raise ValueError(f"{path} {foreign}")
+    try:
+        normalize = pickle.loads(content)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): give the normalization of another model.") from error
+    except (AttributeError, ImportError) as error:
+        raise ValueError(
+            f"{path} holds what this version of the code does not know ({error}): install the packages, or the newer version "
+            "of sb3_cora, that it was saved with."
+        ) from error
+    if not isinstance(normalize, VecNormalize):
+        raise ValueError(f"{path} holds a {type(normalize).__name__} and {foreign}")
+    normalize.set_venv(venv)
+    return normalize
+
+
 def set_statistics(env: VecEnv, path: Path) -> None:
     """
     Give normalized environments the statistics that a model was saved with.
@@ -123,4 +155,4 @@ def set_statistics(env: VecEnv, path: Path) -> None:
         raise ValueError(
             f"{path} has statistics for VecNormalize, but the environment has no such wrapper: wrap it, or delete the file."
         )
-    normalize.obs_rms = VecNormalize.load(str(path), normalize.venv).obs_rms
+    normalize.obs_rms = load_statistics(path, normalize.venv).obs_rms

@@ -20,18 +20,18 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from rl_zoo3.utils import ALGOS, get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from sb3_cora.common.env_util import is_batched, resumable
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora.common.saved_models import check_archive
 from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.callbacks import HyperparametersCallback, ProgressCallback, SaveModelCallback, write_whole
-from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, set_statistics, statistics_path
+from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, load_statistics, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.mistakes import REFUSED, at_work, is_of_the_user, read_yaml
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
@@ -345,8 +345,7 @@ class JointExperimentManager(ExperimentManager):
         :param is_length_given: Whether the command line sets the number of further timesteps. Otherwise it is the rest of an
             interrupted training, or the number in the configuration after a complete one.
         """
-        data, _, _ = load_from_zip_file(self.trained_agent, device="cpu")
-        assert data is not None
+        data = check_archive(self.trained_agent)
         done, planned = data["num_timesteps"], data["_total_timesteps"]
         if not is_length_given and done < planned:
             self.n_timesteps = planned - done
@@ -378,7 +377,7 @@ class JointExperimentManager(ExperimentManager):
         if self.continue_training and statistics.is_file():
             if not eval_env:
                 print(f"Loading saved VecNormalize stats from {statistics}")
-            normalize = JointVecNormalize.load(str(statistics), env)
+            normalize = load_statistics(statistics, env)
             # Even if the hyperparameters do not ask for it, so that the statistics are saved with the model.
             self.normalize = True
         elif self.normalize:

@@ -11,13 +11,13 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import ALGOS, create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.zoo.algos import import_packages, register_algorithms
 from sb3_cora.zoo.batch_env import batch_env_constructor
-from sb3_cora.zoo.evaluation import EvaluationSize, statistics_path
+from sb3_cora.zoo.evaluation import EvaluationSize, load_statistics, statistics_path
 from sb3_cora.zoo.mistakes import check_device, check_numbers
 from sb3_cora.zoo.settings import StoreSettings
 
@@ -140,7 +140,7 @@ def _make_env(args: argparse.Namespace, model_path: Path, norm_reward: bool, mor
     )
     statistics = statistics_path(model_path, args.env)
     if statistics.is_file():
-        env = normalize = VecNormalize.load(str(statistics), env)
+        env = normalize = load_statistics(statistics, env)
         normalize.training = False
         normalize.norm_reward = normalize.norm_reward and norm_reward
     elif hyperparams.get("normalize"):

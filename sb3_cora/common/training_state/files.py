@@ -57,10 +57,13 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     content = path.read_bytes()
     begin = len(NAME) + HEADER.size
-    if not content.startswith(NAME):
-        raise ValueError(f"{path} is no training state, which TrainingStateCallback writes: give one, or the folder of them.")
-    if len(content) < begin:
+    if len(content) < begin and content[: len(NAME)] == NAME[: len(content)]:
         raise ValueError(f"{path} is truncated, {len(content)} bytes long: use an older training state.")
+    if not content.startswith(NAME):
+        of_model = "a zip archive, perhaps a model for load(...), and " if content.startswith(b"PK\3\4") else ""
+        raise ValueError(
+            f"{path} is {of_model}no training state, which TrainingStateCallback writes: give one, or the folder of them."
+        )
     version, length, digest = HEADER.unpack(content[len(NAME) : begin])
     if version > VERSION:
         raise ValueError(

@@ -13,6 +13,8 @@ from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, TrialState
 
+from sb3_cora.zoo.hyperparams_opt import SETTINGS
+
 # System attribute of a trial: when its worker was last alive.
 HEARTBEAT = "heartbeat"
 # Number of heartbeats within the grace period.
@@ -23,13 +25,19 @@ MAX_RETRIES = 3
 
 def run_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """
-    Enqueue a trial with the hyperparameters of an abandoned one, unless they have been tried ``MAX_RETRIES`` times more.
+    Enqueue a trial with the hyperparameters of an abandoned one, unless that has been done, or they have been tried
+    ``MAX_RETRIES`` times more.
 
     :param study: The study.
     :param trial: The abandoned trial.
     """
+    if any(trial.number in other.system_attrs.get("retry_history", ()) for other in study.get_trials(deepcopy=False)):
+        return
     trial = copy.deepcopy(trial)
     # What these say is true of the abandoned trial only.
+    if SETTINGS not in trial.user_attrs:
+        # Killed while they were sampled. Sampled anew from the beginning, they are the same.
+        trial.params, trial.distributions = {}, {}
     trial.user_attrs = {}
     trial.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != HEARTBEAT}
     with warnings.catch_warnings():

@@ -85,7 +85,7 @@ class Objective:
                 # For the normalization of rewards.
                 of_game.normalize_kwargs = {**manager.normalize_kwargs, "gamma": hyperparams["gamma"]}
             # rl_zoo3 does not seed trials, so that the trials of two workers with one --seed would have the same weights.
-            set_random_seed(seed_of_trial(manager.seed, trial.number))
+            set_random_seed(seed_of_trial(manager.seed, _of_storage(trial), trial.study.get_trials(deepcopy=False)))
             part = GameTrial(trial, game, values, manager.n_evaluations)
             value = of_game.objective(part) / game.optimum  # type: ignore[arg-type]
             if math.isnan(value):

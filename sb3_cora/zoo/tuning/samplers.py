@@ -15,11 +15,11 @@ from sb3_cora.zoo.tuning.trials import seed_of_trial
 
 class SamplerOfEachTrial(BaseSampler):
     """
-    A sampler of its own for each trial, whose seed depends on the trial's number. With a single one, workers with the same
+    A sampler of its own for each trial, whose seed depends on the trial. With a single one, workers with the same
     ``--seed``, and a search that is continued, would try the same hyperparameters again.
 
     :param make_sampler: Makes a sampler of a seed.
-    :param seed: Seed of all samplers, together with the trials' numbers.
+    :param seed: Seed of all samplers, together with ``seed_of_trial``.
     """
 
     def __init__(self, make_sampler: Callable[[int], BaseSampler], seed: int) -> None:
@@ -27,28 +27,29 @@ class SamplerOfEachTrial(BaseSampler):
         self._seed = seed
         self._samplers: dict[int, BaseSampler] = {}
 
-    def _sampler(self, trial: FrozenTrial) -> BaseSampler:
+    def _sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if trial.number not in self._samplers:
+            seed = seed_of_trial(self._seed, trial, study.get_trials(deepcopy=False))
             with warnings.catch_warnings():
                 # rl_zoo3's sampler takes an argument that Optuna calls experimental.
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                self._samplers[trial.number] = self._make_sampler(seed_of_trial(self._seed, trial.number))
+                self._samplers[trial.number] = self._make_sampler(seed)
         return self._samplers[trial.number]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._sampler(trial).before_trial(study, trial)
+        self._sampler(study, trial).before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler(trial).infer_relative_search_space(study, trial)
+        return self._sampler(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        return self._sampler(trial).sample_relative(study, trial, search_space)
+        return self._sampler(study, trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self._sampler(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self._sampler(trial).after_trial(study, trial, state, values)
+        self._sampler(study, trial).after_trial(study, trial, state, values)
         self._samplers.pop(trial.number, None)

@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler
 
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.tuning.entry import plain_settings
+from sb3_cora.zoo.tuning.heartbeats import run_again
 from sb3_cora.zoo.tuning.objective import Objective
 from sb3_cora.zoo.tuning.report import report_folder, write_report
 from sb3_cora.zoo.tuning.samplers import SamplerOfEachTrial
@@ -55,6 +56,11 @@ class Search:
         :raises Exception: The error of the last trial, if all trials failed.
         """
         n_jobs = max(self.manager.n_jobs, 1)
+        total, trials = self.manager.max_total_trials, self.study.get_trials(deepcopy=False)
+        if total is None or TrialCounts.of(trials).finished < total:
+            # Whoever noticed that a trial was abandoned may have been killed before it could enqueue it.
+            for trial in filter(is_abandoned, trials):
+                run_again(self.study, trial)
         try:
             if n_jobs == 1:
                 # In the main thread, so that Ctrl-C reaches the training.

@@ -62,13 +62,23 @@ def is_one_too_many(number: int, trials: Sequence[FrozenTrial], max_total_trials
     return sum(not is_abandoned(earlier) for earlier in trials[:number]) >= max_total_trials
 
 
-def seed_of_trial(seed: int, number: int) -> int:
+def seed_of_trial(seed: int, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     """
     :param seed: The ``--seed`` of a worker.
-    :param number: Number of a trial.
-    :return: A seed for this trial. Workers never meet the same one twice, whether their own are equal or successive.
+    :param trial: A trial.
+    :param trials: All trials of its study, in the order of their numbers.
+    :return: A seed for this trial. Workers never meet the same one twice, whether their own are equal or successive, unless
+        the trial is an abandoned one that is run again. So a search whose only worker was killed ends as without the kill.
     """
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    first = _first_number(trial)
+    n_repeated = sum(_first_number(earlier) != earlier.number for earlier in trials[:first])
+    return int(np.random.SeedSequence((seed, first - n_repeated)).generate_state(1)[0])
+
+
+def _first_number(trial: FrozenTrial) -> int:
+    """The number of the abandoned trial that this one repeats, otherwise its own."""
+    # As RetryHeartbeatStaleTrialCallback.retried_trial_number, which warns of being experimental.
+    return trial.system_attrs.get("failed_trial", trial.number)
 
 
 def is_abandoned(trial: FrozenTrial) -> bool:
