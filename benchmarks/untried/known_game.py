@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch as th
 from torch import nn
 
 from sb3_cora import CORAPPO
+from sb3_cora.common.critics import QCritic
 from sb3_cora.common.rollout import Rollout
 from sb3_cora.cora_ppo.cora_ppo import Games
 from sb3_cora.credit.games import QFunction
@@ -87,7 +88,7 @@ def critic_of(model: CORAPPO, critic: nn.Module) -> Any:
     :param critic: What it takes for its Q-critics in this context.
     """
     own = model.policy.q_critic
-    model.policy.q_critic = critic
+    model.policy.q_critic = cast(QCritic, critic)
     try:
         yield
     finally:
