@@ -11,8 +11,8 @@ from sb3_cora.ippo import IPPO
 from sb3_cora.mappo import MAPPO
 from sb3_cora.optimistic_mappo import OptimisticMAPPO
 from sb3_cora.shapley_ppo import ShapleyPPO
+from sb3_cora.version import __version__
 
-__version__ = "1.0.0"
 __all__ = [
     "COMAPPO",
     "CORAPPO",
@@ -21,6 +21,7 @@ __all__ = [
     "MAPPO",
     "OptimisticMAPPO",
     "ShapleyPPO",
+    "__version__",
     "check_joint_env",
     "make_joint_vec_env",
 ]

@@ -136,8 +136,6 @@ def test_quickstart_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None
     expected = yaml.safe_load(settings_file.read_text(encoding="utf-8"))["climbing"]
     used = yaml.unsafe_load((folder / "logs" / "mappo" / "climbing_1" / "climbing" / "config.yml").read_text())
     assert dict(used) == expected
-    # Episodes of 25 steps in each of two environments
-    assert "length 25.0 +- 0.0, 2 episodes" in zoo("enjoy", *run_flags, "-n", "25", "--n-envs", "2")
     film = folder / zoo("record_video", *run_flags, "-n", "5").rpartition("Video: ")[2].strip()
     assert film.suffix == ".mp4" and film.stat().st_size > 1000
     assert "18 of 18 runs to do" in zoo("benchmark", "matrix", "--quick", "--dry-run")

@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -229,6 +230,8 @@ def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path, 
     study = optuna.create_study(storage=open_storage(url, grace_period=0.1), study_name="a")
     mine, dead = study.ask(), study.ask()
     x = dead.suggest_float("x", 0.0, 1.0)
+    # All have been sampled
+    dead.set_user_attr(SETTINGS, {"x": x})
     for attempt in range(2 + 1):
         watcher = optuna.load_study(study_name="a", storage=open_storage(url, grace_period=0.1))
         assert len(watcher.trials) == attempt + 2
@@ -243,6 +246,7 @@ def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path, 
         if attempt < 2:
             again = watcher.ask()
             assert again.number == attempt + 2 and again.suggest_float("x", 0.0, 1.0) == x
+            again.set_user_attr(SETTINGS, {"x": x})
     assert TrialCounts.of(study.trials) == TrialCounts(complete=0, pruned=0, failed=0, abandoned=2 + 1, running=1)
     # Whoever was taken for dead changes nothing any more
     study._storage.record_heartbeat(dead._trial_id)  # type: ignore[attr-defined]
@@ -448,10 +452,11 @@ def test_algorithms_are_tuned_equally(tmp_path: Path) -> None:
             report = tmp_path / "logs" / algo / f"study_differential-{algo}"
             assert (report / picture).exists() or picture == "param_importances.png"
 
-    # The entry, where it is to be pasted, trains as the trial did; and so does the trial's number
+    # The entry, in place of the environment's own, trains as the trial did; and so does the trial's number
     config = tmp_path / "cora_ppo.yml"
     entry = (folder / "cora_ppo.yml").read_text()
-    config.write_text((ROOT / "hyperparams" / "cora_ppo.yml").read_text(encoding="utf-8") + "\n" + entry)
+    before = (ROOT / "hyperparams" / "cora_ppo.yml").read_text(encoding="utf-8")
+    config.write_text(re.sub(r"^differential:\n(?: .*\n)*", entry, before, flags=re.MULTILINE))
     study = optuna.load_study(study_name="differential-cora_ppo", storage=storage)
     settings = study.best_trial.user_attrs["settings"]
     training = ("--algo", "cora_ppo", "--env", "differential", "--eval-freq", "-1", "--final-eval-episodes", "-1")

@@ -382,7 +382,7 @@ def test_new_algorithm_follows_the_instructions(tmp_path: Path, monkeypatch: pyt
     An algorithm of one's own, by the section of CONTRIBUTING.md, what is written there taken to the letter: 16 lines of Python
     and YAML in three files, blank ones not counted, and none in the zoo.
     """
-    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A new algorithm")[2]
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A new algorithm\n")[2].partition("\n## ")[0]
     # The blocks stand within a list
     section = re.sub("^   ", "", section, flags=re.MULTILINE)
     files = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE))

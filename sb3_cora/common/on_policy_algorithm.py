@@ -18,7 +18,6 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-import sb3_cora
 from sb3_cora.common.arguments import FullSignature, full_docstring
 from sb3_cora.common.bootstrapping_vec_env import BootstrappingVecEnv, check_finite
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
@@ -32,6 +31,7 @@ from sb3_cora.common.saved_models import check_model
 from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.training_state.training import ResumeCallback, savers_in, set_model_state
 from sb3_cora.common.type_aliases import JointEnvLike
+from sb3_cora.version import __version__
 
 SelfCooperativeAlgorithm = TypeVar("SelfCooperativeAlgorithm", bound="CooperativeOnPolicyAlgorithm")
 
@@ -393,7 +393,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         self._check_saved_algorithm()
         # Not that of the file: from now on it is a model of this version. Saved with it, see ``check_model``.
-        self.sb3_cora_version = sb3_cora.__version__
+        self.sb3_cora_version = __version__
         # Not in the constructor, so that arguments of ``load`` are checked as well.
         self._check_hyperparameters()
         if self.rollout_buffer_class is None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from stable_baselines3.common.save_util import open_path
 
-import sb3_cora
 from sb3_cora.common.training_state.files import NAME
+from sb3_cora.version import __version__
 
 # Parts of every model of Stable-Baselines3's format: its attributes, and the weights of its policy.
 PARTS = ("data", "policy.pth")
@@ -90,8 +90,8 @@ def check_model(path: Any, algorithm: str) -> None:
             "the class that saved it."
         )
     version = attributes.get("sb3_cora_version", "0.0")
-    if version_numbers(version) > version_numbers(sb3_cora.__version__):
+    if version_numbers(version) > version_numbers(__version__):
         raise ValueError(
-            f"{name} was saved by sb3_cora {version}, which is newer than the {sb3_cora.__version__} that is installed: "
+            f"{name} was saved by sb3_cora {version}, which is newer than the {__version__} that is installed: "
             "install that version."
         )
