@@ -7,8 +7,8 @@ How wrong Q-critics are on joint actions that nobody has tried, what becomes of 
 Only games whose table is known can tell. The settings are those of ``CORA`` in the suite ``matrix``. Two parts:
 
 - ``critics``: a training is stopped now and then, and its Q-critics are compared with the table; ``untried_critics.csv`` has
-  them by how often a joint action was taken, ``untried_credits.csv`` the credits that follow, by how many of the joint actions
-  that they were computed from were never taken.
+  them by how often a joint action was taken, ``untried_credits.csv`` the credits that follow, by how often the least tried of
+  the joint actions was taken that they were computed from.
 - ``returns``: the same training, but credits are computed from the table; ``untried_returns.csv``. ``matrix.csv`` has what the
   learned critics come to on the same games.
 

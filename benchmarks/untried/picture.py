@@ -8,10 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.untried.probe import CONCEPTS, UNTRIED, VISITS, CreditRow, CriticRow
+from benchmarks.untried.probe import CONCEPTS, VISITS, CreditRow, CriticRow
 from sb3_cora.zoo.plot.style import looks
-
-UNTRIED_NAMES = ("none", "up to half", "more than half")
 
 
 def over_time(rows: Iterable[Any], value: Callable[[Any], float]) -> tuple[np.ndarray, np.ndarray]:
@@ -78,15 +76,15 @@ def plot_credits(axes: Axes, rows: Sequence[CreditRow], concept_looks: dict[str,
     for number, concept in enumerate(CONCEPTS):
         means = [
             np.average([row.error for row in mine], weights=[row.share for row in mine]) if mine else np.nan
-            for mine in ([row for row in rows if (row.concept, row.untried) == (concept, above)] for above in UNTRIED)
+            for mine in ([row for row in rows if (row.concept, row.visits) == (concept, least)] for least in VISITS)
         ]
         look = concept_looks[concept]
-        positions = np.arange(len(UNTRIED)) + (number - 1.5) * 0.1
+        positions = np.arange(len(VISITS)) + (number - 1.5) * 0.1
         axes.plot(positions, means, color=look.color, marker=look.marker, linestyle="", label=concept)
-    axes.set_xticks(range(len(UNTRIED)), UNTRIED_NAMES)
+    axes.set_xticks(range(len(VISITS)), [visits_name(least) for least in VISITS], fontsize="small")
     axes.set(
         title="error of credits, over their norm",
-        xlabel="coalitions whose joint action was never taken",
+        xlabel="least tried joint action that they ask for was taken",
         ylim=(0, None),
     )
 

@@ -1,5 +1,6 @@
 """How wrong critics are on joint actions that nobody has tried, and what becomes of the credits."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch as th
@@ -12,8 +13,6 @@ from sb3_cora.envs.matrix_game import MatrixGame
 
 # How often a joint action has been taken in a step: these numbers and more, up to the next.
 VISITS = (0, 1, 4, 16, 64)
-# Share of a sample's coalitions whose joint action has never been taken: above these bounds.
-UNTRIED = (-1.0, 0.0, 0.5)
 CONCEPTS = ("core", "nucleolus", "shapley", "shared")
 
 
@@ -41,12 +40,12 @@ class CriticRow(NamedTuple):
 class CreditRow(NamedTuple):
     """
     How credits of learned Q-critics compare with those of the true Q-function, by the same concept for the same samples.
+    Samples whose true credits are all 0, because everybody took the likeliest action, are left out.
 
-    - ``untried``: above this share of the sample's coalitions, and not above the next bound, have a joint action that was
-      never taken; -1 is none
-    - ``share``: of the samples of a rollout
+    - ``visits``: of the joint actions that a sample's coalitions are valued by, the least tried one was taken at least so often,
+      and less often than the next number
+    - ``share``: of all samples of a rollout
     - ``error``: norm of the difference, over the norm of the true credits
-    - ``correlation``: over samples and agents
     - ``right_sign``: share of the true credits' absolute sum whose sign is right
     """
 
@@ -54,10 +53,9 @@ class CreditRow(NamedTuple):
     game_seed: int
     timesteps: int
     concept: str
-    untried: float
+    visits: int
     share: float
     error: float
-    correlation: float
     right_sign: float
 
 
@@ -106,7 +104,7 @@ class Probe:
         if self.n_rollouts % self.interval == 0:
             asked = self.asked(model, rollout, truth)
             self.compare_critics(model, truth, steps, asked)
-            self.compare_credits(model, rollout, truth, self.visits[steps[:, None], asked] == 0)
+            self.compare_credits(model, rollout, truth, self.visits[steps[:, None], asked].amin(dim=1))
 
     def asked(self, model: CORAPPO, rollout: Rollout, truth: TableCritic) -> th.Tensor:
         """
@@ -139,8 +137,7 @@ class Probe:
         n_asked = th.zeros_like(squares).index_put_(
             (steps[:, None].expand_as(asked), asked), th.ones(asked.shape), accumulate=True
         )
-        for least, next_bound in zip(VISITS, [*VISITS[1:], th.inf], strict=True):
-            among = (self.visits >= least) & (self.visits < next_bound)
+        for least, among in self.by_visits(self.visits):
             if among.any():
                 weights = n_asked[among]
                 asked_square = (squares[among] * weights).sum() / weights.sum().clamp(min=1.0)
@@ -155,21 +152,21 @@ class Probe:
                     )
                 )
 
-    def compare_credits(self, model: CORAPPO, rollout: Rollout, truth: TableCritic, untried: th.Tensor) -> None:
+    def compare_credits(self, model: CORAPPO, rollout: Rollout, truth: TableCritic, visits: th.Tensor) -> None:
         """
         :param model: The model.
         :param rollout: The flattened rollout.
         :param truth: The true Q-function.
-        :param untried: Boolean, whether a coalition's joint action has never been taken, ``(batch, n_coalitions)``.
+        :param visits: Of each sample, how often the least tried joint action was taken that its coalitions are valued by,
+            ``(batch,)``.
         """
         learned = model.games(rollout)
         with critic_of(model, truth):
             true = model.games(rollout)
-        share = untried.float().mean(dim=1)
         for concept in CONCEPTS:
             estimated, correct = (model.divide(games, concept).credits for games in (learned, true))
-            for above, bound in zip(UNTRIED, [*UNTRIED[1:], 1.0], strict=True):
-                among = (share > above) & (share <= bound)
+            for least, among in self.by_visits(visits):
+                among &= correct.abs().amax(dim=1) > 0
                 if among.any():
                     first, second = estimated[among].flatten(), correct[among].flatten()
                     right = th.where(first.sign() == second.sign(), second.abs(), 0.0)
@@ -177,13 +174,21 @@ class Probe:
                         CreditRow(
                             **self.where(model),
                             concept=concept,
-                            untried=above,
+                            visits=least,
                             share=among.float().mean().item(),
                             error=((first - second).norm() / second.norm()).item(),
-                            correlation=th.corrcoef(th.stack((first, second)))[0, 1].item(),
                             right_sign=(right.sum() / second.abs().sum()).item(),
                         )
                     )
+
+    @staticmethod
+    def by_visits(visits: th.Tensor) -> Iterator[tuple[int, th.Tensor]]:
+        """
+        :param visits: How often something was taken.
+        :return: Of each of ``VISITS``, which were taken so often, and less often than the next one.
+        """
+        for least, bound in zip(VISITS, [*VISITS[1:], th.inf], strict=True):
+            yield least, (visits >= least) & (visits < bound)
 
     def where(self, model: CORAPPO) -> dict[str, Any]:
         """
