@@ -42,8 +42,8 @@ class CreditRow(NamedTuple):
     How credits of learned Q-critics compare with those of the true Q-function, by the same concept for the same samples.
     Samples whose true credits are all 0, because everybody took the likeliest action, are left out.
 
-    - ``visits``: of the joint actions that a sample's coalitions are valued by, the least tried one was taken at least so often,
-      and less often than the next number
+    - ``visits``: of the joint actions that a sample's coalitions are valued by, the least tried one was taken at least so
+      often, and less often than the next number
     - ``share``: of all samples of a rollout
     - ``error``: norm of the difference, over the norm of the true credits
     - ``right_sign``: share of the true credits' absolute sum whose sign is right
