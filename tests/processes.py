@@ -13,7 +13,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
-from typing import IO, Any
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,49 +69,28 @@ def run_python(
     return run
 
 
-def start_python(
-    *arguments: str | Path,
-    cwd: Path,
-    stdout: int | IO[str],
-    environment: Mapping[str, str | None] | None = None,
-    start_new_session: bool = False,
-) -> subprocess.Popen[str]:
-    """
-    Start Python as a terminal would, where Ctrl-C interrupts it. It has no time limit: whoever waits for it needs one.
-
-    :param arguments: See ``run_python``
-    :param cwd: Folder to run in
-    :param stdout: Where output goes, and errors with it
-    :param environment: Changes to the environment variables, see ``environment_of_a_process``
-    :param start_new_session: Whether a signal to the process's group reaches its own processes, and not ours
-    :return: The process
-    """
-    # A process inherits that SIGINT is ignored, as shells have it for background jobs, and Python then leaves it ignored
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-u", *arguments],
-            cwd=cwd,
-            env=environment_of_a_process(environment or {}),
-            stdout=stdout,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=start_new_session,
-        )
-    finally:
-        signal.signal(signal.SIGINT, inherited)
-
-
 def interrupt_python(*arguments: str | Path, once: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """
-    Run Python and press Ctrl-C.
+    Run Python as a terminal would, and press Ctrl-C.
 
     :param arguments: See ``run_python``
     :param once: The first line of output that holds this is when to interrupt
     :param cwd: Folder to run in
     :return: Exit status, and output with the errors among it
     """
-    process = start_python(*arguments, cwd=cwd, stdout=subprocess.PIPE)
+    # A process inherits that SIGINT is ignored, as shells have it for background jobs, and Python then leaves it ignored
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-u", *arguments],
+            cwd=cwd,
+            env=environment_of_a_process({}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     # Reading ends with the process
     limit = Timer(TIME_LIMIT, process.kill)
     limit.start()
@@ -159,6 +138,9 @@ def become_script(script: Path, arguments: tuple[str, ...], folder: Path, output
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         with (output / name).open("w") as file:
             os.dup2(file.fileno(), descriptor)
+    # As in a terminal: a group of its own, which Ctrl-C interrupts even if that is ignored here, as by background jobs
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.update(packages_of(folder))
     sys.path.insert(0, str(folder))

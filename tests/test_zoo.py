@@ -7,7 +7,6 @@ import pickle
 import re
 import shlex
 import signal
-import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.callbacks import save_whole
 from tests import algorithms
-from tests.processes import ROOT, interrupt_python, packages_of, run_python, run_zoo, start_python
+from tests.processes import ROOT, interrupt_python, run_python, run_script, run_zoo, start_zoo
 
 # By the names of their folders, which are those of the command line
 ALGORITHMS = {algorithm.__module__.split(".")[1]: algorithm for algorithm in algorithms.ALGORITHMS}
@@ -360,19 +359,17 @@ def test_processes_are_few_and_may_be_interrupted(foreign_env: Path) -> None:
         "--eval-freq",
         "64",
     )
-    process = start_training(
-        foreign_env, *flags, "-n", "100000000", "-params", *("n_envs:1", "n_steps:64", "batch_size:64", "n_epochs:2000")
-    )
-    log = foreign_env / "output.txt"
+    settings = ("n_envs:1", "n_steps:64", "batch_size:64", "n_epochs:2000")
+    process = start_training(foreign_env, *flags, "-n", "100000000", "-params", *settings)
     try:
-        wait_for(foreign_env / "logs" / "mappo" / "Coin-v0_1" / "rl_model_64_steps.zip", process, log)
+        wait_for(foreign_env / "logs" / "mappo" / "Coin-v0_1" / "rl_model_64_steps.zip", process, foreign_env)
         # From then on it updates for seconds, while the environments wait
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) == 0, log.read_text()[-4000:]
+        assert_ends_well(process, foreign_env)
     finally:
         process.kill()
-    assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 20 episodes" in log.read_text()
+    assert "return 1.00 +- 0.00, length 1.0 +- 0.0, 20 episodes" in (foreign_env / "stdout").read_text()
     # One of the training and one of its evaluations; the models it ends with are played in the training's own process
     assert len(set((foreign_env / "processes.txt").read_text().split())) == 1 + 1 + 1
 
@@ -394,7 +391,8 @@ def test_new_algorithm_follows_the_instructions(tmp_path: Path, monkeypatch: pyt
     (command,) = re.findall(r"^```bash\npython (.*)\n```", section, flags=re.MULTILINE)
 
     def run(arguments: str) -> str:
-        return run_python(*shlex.split(arguments), cwd=tmp_path, environment=packages_of(tmp_path)).stdout
+        _, module, *flags = shlex.split(arguments)
+        return run_zoo(f"{module.removeprefix('sb3_cora.zoo.')}.py", *flags, folder=tmp_path).stdout
 
     # One rollout
     run(f"{command} -n 128 --eval-freq -1 --final-eval-episodes -1")
@@ -436,11 +434,12 @@ except ValueError as error:
 
 
 def test_algorithms_of_ones_own_are_searched_and_told_apart(tmp_path: Path) -> None:
-    inherited, nearest, *output = run_python("-c", OWN_ALGORITHMS, cwd=tmp_path).stdout.splitlines()
+    (tmp_path / "own.py").write_text(OWN_ALGORITHMS)
+    inherited, nearest, *output = run_script(tmp_path / "own.py", folder=tmp_path).stdout.splitlines()
     assert (inherited, nearest) == ("True", "False")
     assert re.search(r"^There are no hyperparameters for mine, no .*mine\.yml: name a file with --conf-file", output[-2])
     assert "would be --algo mine, after its module, and so is <class 'mine.Mine'>: rename the module" in output[-1]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
 
 
 def test_schedules_of_sb3s_own_algorithms_end_at_zero(tmp_path: Path) -> None:
@@ -495,26 +494,29 @@ NORMALIZED = "normalize:dict(norm_obs=True,norm_reward=False)"
 
 
 def run_session(commands: list[tuple[str, ...]], folder: Path) -> list[str]:
-    run_python("-c", SESSION, json.dumps(commands), cwd=folder, environment=packages_of(folder))
+    (folder / "session.py").write_text(SESSION)
+    run_script(folder / "session.py", json.dumps(commands), folder=folder)
     return [(folder / f"output_{index}.txt").read_text() for index in range(len(commands))]
 
 
-def start_training(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    with open(folder / "output.txt", "w") as output:
-        return start_python(
-            *(ROOT / "zoo" / "train.py", *arguments),
-            cwd=folder,
-            stdout=output,
-            environment=packages_of(folder),
-            start_new_session=True,
-        )
+def start_training(folder: Path, *arguments: str) -> Any:
+    return start_zoo("train.py", *arguments, folder=folder, output=folder)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], log: Path) -> None:
+def said(folder: Path) -> str:
+    return "".join((folder / name).read_text() for name in ("stdout", "stderr"))[-4000:]
+
+
+def wait_for(path: Path, process: Any, folder: Path) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
+        assert process.exitcode is None and time.monotonic() < deadline, said(folder)
         time.sleep(0.05)
+
+
+def assert_ends_well(process: Any, folder: Path) -> None:
+    process.join(60)
+    assert process.exitcode == 0, said(folder)
 
 
 def seen_observations(statistics: Path) -> int:
@@ -529,10 +531,10 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     process = start_training(folder, *PENALTY[1:], NORMALIZED, "-n", "100000000")
     try:
-        wait_for(folder / "logs" / "mappo" / "penalty_1" / "rl_model_768_steps.zip", process, folder / "output.txt")
+        wait_for(folder / "logs" / "mappo" / "penalty_1" / "rl_model_768_steps.zip", process, folder)
     finally:
         process.kill()
-        process.wait(timeout=60)
+        process.join(60)
     return folder
 
 
@@ -724,9 +726,9 @@ def test_terminated_training_saves(tmp_path: Path) -> None:
     flags = ("-n", "100000000", "--final-eval-episodes", "-1")
     process = start_training(tmp_path, *PENALTY[1:], NORMALIZED, *flags)
     try:
-        wait_for(tmp_path / "logs" / "mappo" / "penalty_1" / "rl_model_512_steps.zip", process, tmp_path / "output.txt")
+        wait_for(tmp_path / "logs" / "mappo" / "penalty_1" / "rl_model_512_steps.zip", process, tmp_path)
         process.terminate()
-        assert process.wait(timeout=60) == 0, (tmp_path / "output.txt").read_text()[-4000:]
+        assert_ends_well(process, tmp_path)
     finally:
         process.kill()
     run_folder = tmp_path / "logs" / "mappo" / "penalty_1"
@@ -736,6 +738,6 @@ def test_terminated_training_saves(tmp_path: Path) -> None:
     seen = seen_observations(run_folder / "penalty" / "vecnormalize.pkl")
     assert seen - model.num_timesteps in (8, 8 + 8)
     # A negative number: there is no closing evaluation
-    output = (tmp_path / "output.txt").read_text()
+    output = (tmp_path / "stdout").read_text()
     assert "Playing" not in output and "Evaluation:" not in output
     assert "Learning curve:" in output
