@@ -32,7 +32,7 @@ def visits_name(least: int) -> str:
     """
     bounds = [*VISITS[1:], None]
     bound = bounds[VISITS.index(least)]
-    return "never" if least == 0 else f"{least} and more" if bound is None else f"{least} to {bound - 1} times"
+    return "never" if least == 0 else f"{least} or more" if bound is None else f"{least} to {bound - 1}"
 
 
 def draw(critics: Sequence[CriticRow], credits: Sequence[CreditRow], path: Path) -> None:
@@ -60,7 +60,7 @@ def draw(critics: Sequence[CriticRow], credits: Sequence[CreditRow], path: Path)
         asked.set(title="share of what credits ask for", ylim=(0, 1))
         for axes in (errors, asked):
             axes.set_xlabel("timesteps")
-    panels[0, 0].legend(title="joint action was taken", fontsize="small")
+    panels[0, 0].legend(title="times that it was taken", fontsize="small")
     panels[0, 2].legend(fontsize="small")
     for axes in panels.flat:
         axes.grid(alpha=0.3)
@@ -79,12 +79,12 @@ def plot_credits(axes: Axes, rows: Sequence[CreditRow], concept_looks: dict[str,
             for mine in ([row for row in rows if (row.concept, row.visits) == (concept, least)] for least in VISITS)
         ]
         look = concept_looks[concept]
-        positions = np.arange(len(VISITS)) + (number - 1.5) * 0.1
+        positions = np.arange(len(VISITS)) + (number - 1) * 0.1
         axes.plot(positions, means, color=look.color, marker=look.marker, linestyle="", label=concept)
-    axes.set_xticks(range(len(VISITS)), [visits_name(least) for least in VISITS], fontsize="small")
+    axes.set_xticks(range(len(VISITS)), [visits_name(least) for least in VISITS], fontsize="x-small")
     axes.set(
         title="error of credits, over their norm",
-        xlabel="least tried joint action that they ask for was taken",
+        xlabel="times that the least tried joint action was taken",
         ylim=(0, None),
     )
 

@@ -13,7 +13,7 @@ from sb3_cora.envs.matrix_game import MatrixGame
 
 # How often a joint action has been taken in a step: these numbers and more, up to the next.
 VISITS = (0, 1, 4, 16, 64)
-CONCEPTS = ("core", "nucleolus", "shapley", "shared")
+CONCEPTS = ("core", "shapley", "shared")
 
 
 class CriticRow(NamedTuple):
@@ -40,7 +40,7 @@ class CriticRow(NamedTuple):
 class CreditRow(NamedTuple):
     """
     How credits of learned Q-critics compare with those of the true Q-function, by the same concept for the same samples.
-    Samples whose true credits are all 0, because everybody took the likeliest action, are left out.
+    Samples in which nothing is worth anything, because everybody took the likeliest action, are left out.
 
     - ``visits``: of the joint actions that a sample's coalitions are valued by, the least tried one was taken at least so
       often, and less often than the next number
@@ -163,10 +163,11 @@ class Probe:
         learned = model.games(rollout)
         with critic_of(model, truth):
             true = model.games(rollout)
+        deviates = (true.values != 0.0).any(dim=1)
         for concept in CONCEPTS:
             estimated, correct = (model.divide(games, concept).credits for games in (learned, true))
             for least, among in self.by_visits(visits):
-                among &= correct.abs().amax(dim=1) > 0
+                among &= deviates
                 if among.any():
                     first, second = estimated[among].flatten(), correct[among].flatten()
                     right = th.where(first.sign() == second.sign(), second.abs(), 0.0)
