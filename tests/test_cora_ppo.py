@@ -86,9 +86,9 @@ def test_every_setting_trains(name: str, value: Any) -> None:
     if value == "cvxpylayers":
         pytest.importorskip("cvxpylayers")
     # The solver of least use to a user is also the slowest
-    size = {"n_steps": 4, "batch_size": 4} if value == "cvxpylayers" else {}
+    n_steps = 4 if value == "cvxpylayers" else 8
     for discrete in (False, True):
-        model = train(discrete, 8 if size else 32, **{name: value}, **size)
+        model = train(discrete, 2 * n_steps, **{name: value, "n_steps": n_steps, "batch_size": n_steps})
         kept = getattr(model, name)
         assert (kept(1.0) if isinstance(kept, FloatSchedule) else kept) == value
         assert np.isfinite(model.credits).all() and model.credits.shape == (*model.advantages.shape, 3)

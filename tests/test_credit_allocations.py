@@ -455,7 +455,7 @@ def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include
     values = th.where(everyone, grand_value[:, None], values)
     exact = allocate(values, masks, grand_value, concept, player_mask=players).credits
     estimates = []
-    for _ in range(500):
+    for _ in range(200):
         sample = draw_coalitions(5, n_coalitions, sampling, generator, paired=paired, include_extremes=include_extremes)
         result = allocate(values[:, rows_of(masks, sample.masks)], sample, grand_value, concept, player_mask=players)
         estimates.append(result.credits)
