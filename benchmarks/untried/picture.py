@@ -60,7 +60,7 @@ def draw(critics: Sequence[CriticRow], credits: Sequence[CreditRow], path: Path)
         asked.set(title="share of what credits ask for", ylim=(0, 1))
         for axes in (errors, asked):
             axes.set_xlabel("timesteps")
-    panels[0, 0].legend(title="times that it was taken", fontsize="small")
+    panels[0, 1].legend(title="joint action was taken", fontsize="small", loc="center right")
     panels[0, 2].legend(fontsize="small")
     for axes in panels.flat:
         axes.grid(alpha=0.3)
