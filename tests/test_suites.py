@@ -143,7 +143,6 @@ def test_a_failure_is_a_row_and_stops_no_other(tmp_path: Path) -> None:
     assert all(row.kind != "failed" for row in results.read(tmp_path / "table.csv"))
 
 
-@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the workers are looked for in /proc")
 def test_kills_change_nothing(tmp_path: Path) -> None:
@@ -153,7 +152,6 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     assert lines and all(line.startswith("training,") and line.endswith(",True") for line in lines)
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_table_although_a_node_dies(
     planned_and_done: tuple[Path, list[str], str], tmp_path: Path

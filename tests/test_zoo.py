@@ -227,6 +227,7 @@ def test_a_training_is_repeated_from_its_folder(tmp_path: Path) -> None:
         assert th.equal(parameter, second.policy.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_weights_and_biases_keeps_what_is_logged(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     flags = ("--algo", "mappo", "--env", "climbing", "-n", "512", *WITHOUT_EVALUATIONS, *TINY)
@@ -346,6 +347,7 @@ def test_environment_without_entry_or_batch_uses_default(foreign_env: Path) -> N
 
 
 # Ctrl-C reaches the processes of the environments as well
+@pytest.mark.slow
 def test_processes_are_few_and_may_be_interrupted(foreign_env: Path) -> None:
     flags = (
         "--algo",
