@@ -100,6 +100,8 @@ def test_no_ids_without_the_suite() -> None:
     assert done.stdout.strip() == "[]"
 
 
+# The suite writes the robots of many segments to a file in its own folder, and removes it: two processes would meet there
+@pytest.mark.xdist_group("bare mujoco")
 @pytest.mark.parametrize("agent_obsk", [0, 1, 2])
 @pytest.mark.parametrize(("scenario", "split"), RUNNABLE)
 def test_an_episode_is_that_of_the_bare_suite(scenario: str, split: str, agent_obsk: int) -> None:
