@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.processes import ROOT, run_python, run_script
+from tests.suites import changed
 
 pytestmark = pytest.mark.xdist_group("mistakes")
 
@@ -60,14 +61,11 @@ def conf(text: str, said: tuple[str, ...], *flags: str) -> Mistake:
 
 def suite(said: tuple[str, ...], *path: str, value: Any = None, flags: tuple[str, ...] = ()) -> Mistake:
     """The suite with another value at a path, or without it for None."""
-    changed = json.loads(json.dumps(SUITE))
-    inner = changed
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = value
-    if value is None:
-        del inner[path[-1]]
-    return Mistake(("benchmark", "own.yml", *flags), ("own.yml", *said), {"own.yml": yaml.safe_dump(changed, sort_keys=False)})
+    return Mistake(
+        ("benchmark", "own.yml", *flags),
+        ("own.yml", *said),
+        {"own.yml": yaml.safe_dump(changed(SUITE, *path, value=value), sort_keys=False)},
+    )
 
 
 def plot(text: str, said: tuple[str, ...], *flags: str, **files: str) -> Mistake:

@@ -12,6 +12,7 @@ import yaml
 from sb3_cora.zoo import results
 from sb3_cora.zoo.results import Row
 from tests.processes import ROOT, packages_of, run_python, run_zoo
+from tests.suites import changed
 
 SUITES = sorted(path.stem for path in (ROOT / "benchmarks" / "suites").glob("*.yml"))
 
@@ -51,18 +52,6 @@ def benchmark(folder: Path, suite: dict[str, Any], *flags: str, check: bool = Tr
 
 def without_wall_times(folder: Path) -> list[Row]:
     return [row._replace(wall_seconds=0.0) for row in results.read(folder / "table.csv")]
-
-
-def changed(*path: str, value: Any) -> dict[str, Any]:
-    """The small suite with another value at a path, or without it for None."""
-    suite: dict[str, Any] = yaml.safe_load(yaml.safe_dump(SMALL, sort_keys=False))
-    entry = suite
-    for key in path[:-1]:
-        entry = entry[key]
-    entry[path[-1]] = value
-    if value is None:
-        del entry[path[-1]]
-    return suite
 
 
 def test_every_suite_of_the_project_can_be_run() -> None:
@@ -120,13 +109,15 @@ def test_runs_go_to_the_table_once(planned_and_done: tuple[Path, list[str], str]
     assert without_wall_times(tmp_path) == before
 
     # Another setting is another run
-    other = benchmark(tmp_path, changed("algorithms", "no optimism", "hyperparams", "eta", value=0.5), "--dry-run").stdout
+    other = benchmark(
+        tmp_path, changed(SMALL, "algorithms", "no optimism", "hyperparams", "eta", value=0.5), "--dry-run"
+    ).stdout
     assert "2 of 8 runs to do" in other
 
 
 def test_a_failure_is_a_row_and_stops_no_other(tmp_path: Path) -> None:
     suite = changed(
-        "algorithms", value={"MAPPO": {"algo": "mappo"}, "bad": {"algo": "cora_ppo", "hyperparams": {"credit": "pie"}}}
+        SMALL, "algorithms", value={"MAPPO": {"algo": "mappo"}, "bad": {"algo": "cora_ppo", "hyperparams": {"credit": "pie"}}}
     )
     suite["environments"] = {"table": {"env": "climbing"}}
     run = benchmark(tmp_path, suite, "--no-plots", check=False)
@@ -159,7 +150,7 @@ def test_a_cluster_gives_the_same_table_although_a_node_dies(
     """Two nodes on this machine. The first is the driver's and has no core for runs, the second is killed while it trains."""
     pytest.importorskip("ray")
     expected = [row for row in without_wall_times(planned_and_done[0]) if row.env == "peaks"]
-    written(tmp_path, changed("environments", "table", value=None))
+    written(tmp_path, changed(SMALL, "environments", "table", value=None))
     program = tmp_path / "cluster.py"
     program.write_text(
         f"""

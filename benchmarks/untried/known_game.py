@@ -15,6 +15,15 @@ from sb3_cora.credit.games import QFunction
 from sb3_cora.envs.matrix_game import MatrixGame
 
 
+def steps_of(states: th.Tensor, n_steps: int) -> th.Tensor:
+    """
+    :param states: Of shape ``(batch, n_agents * n_steps)``: every agent observes the step as the same one-hot vector.
+    :param n_steps: Number of steps of an episode.
+    :return: The steps, ``(batch,)``.
+    """
+    return states[:, :n_steps].argmax(dim=1)
+
+
 class TableCritic(nn.Module):
     """
     What Q-critics are trained to be in a game of tables, ``r(s, a) + gamma V(s') - V(s)`` (CORA, equation 1), without error.
@@ -35,10 +44,10 @@ class TableCritic(nn.Module):
 
     def steps(self, states: th.Tensor) -> th.Tensor:
         """
-        :param states: Of shape ``(batch, n_agents * n_steps)``: every agent observes the step as the same one-hot vector.
+        :param states: See :func:`steps_of`.
         :return: The steps, ``(batch,)``.
         """
-        return states[:, : self.n_steps].argmax(dim=1)
+        return steps_of(states, self.n_steps)
 
     def joint(self, actions: th.Tensor) -> th.Tensor:
         """
@@ -75,7 +84,7 @@ def table_critic(game: MatrixGame, rollout: Rollout, gamma: float) -> TableCriti
     :return: The Q-function less V(s), where V is the one that the targets of the rollout were computed with.
     """
     payoffs = th.as_tensor(game.payoffs, dtype=th.float32).flatten(start_dim=1)
-    steps = rollout.observation.state[:, : len(payoffs)].argmax(dim=1)
+    steps = steps_of(rollout.observation.state, len(payoffs))
     # V is the same wherever the step is.
     values = th.zeros(len(payoffs) + 1).scatter(0, steps, rollout.values[:, 0])
     return TableCritic(payoffs + (gamma * values[1:] - values[:-1])[:, None], game.payoffs.shape[1:])
