@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from benchmarks.trajectories.__main__ import Point
+from sb3_cora.envs.differential_game import DifferentialGame
+from sb3_cora.zoo import tables
+from sb3_cora.zoo.benchmark.suites import find_suite
 from tests.processes import run_python
 
 
@@ -101,3 +106,35 @@ def test_environments_are_compared(tmp_path: Path) -> None:
             # Written with three digits, from 10 on without decimals: on a busy machine the ratio may be anything
             lost = 1 - float(row["adapted"]) / float(row["bare"])
             assert float(row["lost"]) == pytest.approx(lost, abs=2e-3, rel=5e-2)
+
+
+def test_overhead_is_the_ratio_of_the_same_work(tmp_path: Path) -> None:
+    output = tmp_path / "overhead.csv"
+    run_python("-m", "benchmarks.throughput.overhead", "--n-agents", "3", "--rounds", "1", "--output", output)
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["env"], row["n_agents"], row["n_coalitions"]) for row in rows] == [
+        ("navigation", "3", "6"),
+        ("differential", "3", "6"),
+    ]
+    for row in rows:
+        mappo, cora_ppo, ratio, critics, credits = (
+            float(row[name]) for name in ("mappo", "cora_ppo", "ratio", "critics", "credits")
+        )
+        assert ratio == pytest.approx(cora_ppo / mappo, rel=2e-3)
+        assert 0 < critics + credits < cora_ppo
+
+
+def test_trajectories_lead_through_the_game(tmp_path: Path) -> None:
+    run_python("-m", "benchmarks.trajectories", "--n-seeds", "1", "-n", "512", "--output", tmp_path)
+    points = tables.read(Point, tmp_path / "trajectories.csv")
+    game = DifferentialGame(n_agents=2, game_seed=0)
+    actions = np.array([(point.first, point.second) for point in points])[:, :, None]
+    shares = game.rewards(0, actions) / game.optimal_return
+    np.testing.assert_allclose([point.share for point in points], shares, rtol=2e-3)
+    algos = yaml.safe_load(find_suite("differential").read_text())["algorithms"]
+    assert {(point.algo, point.timesteps) for point in points} == set(product(algos, (0, 256, 512)))
+    # A new policy's means are close to 0, and training leads away from there
+    distances = np.array([max(abs(point.first), abs(point.second)) for point in points]).reshape(-1, 3)
+    assert (distances[:, 0] < 0.01).all() and (distances[:, 1] > 2 * distances[:, 0]).all()
+    assert (tmp_path / "trajectories.png").stat().st_size > 10_000

@@ -18,23 +18,22 @@ What the tables have is not measured again. ``untried.png`` shows them.
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch as th
 from stable_baselines3.common.evaluation import evaluate_policy
 from tqdm import tqdm
 
 from benchmarks.tools.folders import RESULTS
+from benchmarks.tools.training import model_of
 from benchmarks.untried.known_game import InformedCORAPPO
 from benchmarks.untried.picture import draw
 from benchmarks.untried.probe import CreditRow, CriticRow, Probe, ProbedCORAPPO
-from sb3_cora import CORAPPO, make_joint_vec_env
 from sb3_cora.envs.batched_game import make_game
 from sb3_cora.envs.matrix_game import MatrixGame
 from sb3_cora.zoo import tables
 from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.benchmark.suites import Task, find_suite, read_suite
-from sb3_cora.zoo.exp_manager import schedules
 
 ENVIRONMENTS = ("multi_peak (3, 5)", "multi_peak (3, 8)", "multi_peak (5, 5)")
 CONCEPTS = ("core", "shapley", "shared")
@@ -61,20 +60,6 @@ def game_of(task: Task) -> MatrixGame:
     :return: The game.
     """
     return cast(MatrixGame, make_game(task.env, **task.hyperparams["env_kwargs"]))
-
-
-def model_of(task: Task, algorithm: type[CORAPPO], **settings: Any) -> Any:
-    """
-    :param task: A run of CORAPPO on a game of tables.
-    :param algorithm: CORAPPO, or what is derived from it.
-    :param settings: Hyperparameters that differ.
-    :return: The model, before its training.
-    """
-    arguments = {**task.hyperparams, **schedules(task.hyperparams), **settings}
-    n_envs, env_kwargs = arguments.pop("n_envs"), arguments.pop("env_kwargs")
-    del arguments["n_timesteps"]
-    env = make_joint_vec_env(task.env, n_envs=n_envs, env_kwargs=env_kwargs)
-    return algorithm(env=env, seed=task.run.seed, **arguments)
 
 
 def compare(task: Task, output: Path) -> None:
