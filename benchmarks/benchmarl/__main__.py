@@ -9,7 +9,7 @@ BenchMARL has them: environments, lengths of rollouts and episodes, minibatches,
 no weights. It has no falling learning rate, no normalized observations and no correlated noise, and its distribution is a
 tanh-squashed Gaussian whose deviation depends on the observation. Evaluations are 100 episodes of the most likely actions.
 
-Rows go to ``benchmarks/results/benchmarl.csv`` after each evaluation. A training that the table has a row of is not repeated.
+Rows go to ``benchmarks/results/benchmarl.csv`` after each training, and what the table has is not repeated.
 """
 
 import argparse
@@ -85,39 +85,46 @@ def team_returns(episodes: Sequence[Any], group: str) -> th.Tensor:
 
 class Report(Callback):
     """
-    Writes a row for each evaluation.
+    Makes a row of each evaluation.
 
     :param task: Name of the task.
     :param seed: The training's seed.
-    :param path: The table.
     """
 
-    def __init__(self, task: str, seed: int, path: Path) -> None:
+    def __init__(self, task: str, seed: int) -> None:
         super().__init__()
-        self.task, self.seed, self.path = task, seed, path
+        self.task, self.seed = task, seed
+        self.rows: list[Row] = []
 
     def on_evaluation_end(self, rollouts: list[Any]) -> None:
         """:param rollouts: The episodes"""
         (group,) = self.experiment.group_map
         returns = team_returns(rollouts, group)
         numbers = (returns.mean(), returns.min(), returns.max())
-        row = Row(self.task, self.seed, self.experiment.total_frames, *(round(float(number), 4) for number in numbers))
-        print(row, flush=True)
-        is_new = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if is_new:
-                writer.writerow(Row._fields)
-            writer.writerow(row)
+        self.rows.append(Row(self.task, self.seed, self.experiment.total_frames, *(round(float(n), 4) for n in numbers)))
 
 
-def train(task: str, seed: int, settings: Settings, path: Path) -> None:
+def append(rows: Sequence[Row], path: Path) -> None:
+    """
+    :param rows: Of a training.
+    :param path: The table that they are added to.
+    """
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if is_new:
+            writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+def train(task: str, seed: int, settings: Settings) -> list[Row]:
     """
     :param task: Name of the task.
     :param seed: Seed of the training.
     :param settings: The training's settings.
-    :param path: The table that its evaluations go to.
+    :return: Its evaluations.
     """
+    report = Report(task, seed)
     n_samples = settings.n_envs * settings.n_steps
     config = ExperimentConfig.get_from_yaml()
     config.sampling_device = config.train_device = config.buffer_device = "cpu"
@@ -136,7 +143,8 @@ def train(task: str, seed: int, settings: Settings, path: Path) -> None:
     config.evaluation_episodes = N_EPISODES
     config.evaluation_deterministic_actions = True
     config.loggers = []
-    config.create_json = False
+    # Nobody reads it, but BenchMARL evaluates only if there is something to log to
+    config.create_json = True
 
     scenario = VmasTask[task.upper()].get_from_yaml()
     # Not BenchMARL's settings of the scenario, which differ from VMAS's own (navigation with 3 agents instead of 4)
@@ -156,8 +164,9 @@ def train(task: str, seed: int, settings: Settings, path: Path) -> None:
             critic_model_config=model_config,
             seed=seed,
             config=config,
-            callbacks=[Report(task, seed, path)],
+            callbacks=[report],
         ).run()
+    return report.rows
 
 
 def main() -> None:
@@ -179,7 +188,8 @@ def main() -> None:
         for task in args.tasks:
             if (task, seed) not in known:
                 settings = TASKS[task]
-                train(task, seed, settings._replace(n_timesteps=args.n_timesteps or settings.n_timesteps), args.output)
+                settings = settings._replace(n_timesteps=args.n_timesteps or settings.n_timesteps)
+                append(train(task, seed, settings), args.output)
 
 
 if __name__ == "__main__":
