@@ -1,6 +1,7 @@
 """Every setting of CORAPPO trains, and its credits are those its documentation promises."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -31,6 +32,7 @@ CHOICES = {
     "n_coalitions": (None, 1, 3, 6),
     "coalition_sampling": (None, *SAMPLINGS),
     "include_extremes": (False, True),
+    "shrink_credits": (False, True),
     "epsilon_bound": ("nonnegative", "free"),
     "baseline_action": ("mode", "expectation"),
     "variance_weight": (0.0, 1e-3, 100.0),
@@ -253,6 +255,36 @@ def test_solvers_give_the_same_credits(variance_weight: float) -> None:
     # largest excess. Where the optimum is flat that is 2e-5
     assert ours.std(axis=2).max() > 2e-2
     np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("credit", ["core", "difference"])
+def test_shrinking_leads_from_mappo_to_the_full_credits(credit: str) -> None:
+    full = train(credit=credit)
+    model = train(credit=credit, shrink_credits=True)
+    # The first rollout's explained variance is part of the mean, which starts at 0
+    explained = full.logger.name_to_value["train/q_explained_variance"]
+    assert model.q_reliability == pytest.approx(0.2 * min(max(explained, 0.0), 1.0))
+    for reliability in (0.0, 0.3, 1.0):
+        model.q_reliability = reliability
+        shrunk = model._allocate_credits(model._rollout()).numpy()
+        expected = model.advantages[..., None] * (1 - reliability) + full.credits * reliability
+        np.testing.assert_allclose(shrunk, expected, atol=1e-5)
+    assert np.ptp(full.credits, axis=2).max() > 1e-2
+
+
+def test_the_reliability_of_the_critics_is_a_running_mean(tmp_path: Path) -> None:
+    class Known(CORAPPO):
+        explained = iter((0.5, np.nan, 2.0, -3.0))
+
+        def _q_explained_variance(self, *_: Any) -> float:
+            return next(self.explained)
+
+    model = make_tiny(Known, NoisyTeam())
+    for mean in (0.1, 0.1, 0.28, 0.224):
+        model.learn(model.n_steps, reset_num_timesteps=False)
+        assert model.q_reliability == pytest.approx(mean)
+    model.save(tmp_path / "model")
+    assert Known.load(tmp_path / "model").q_reliability == model.q_reliability
 
 
 def test_a_large_weight_gives_equal_credits_and_a_small_one_the_least_core() -> None:

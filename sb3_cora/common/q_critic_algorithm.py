@@ -15,6 +15,9 @@ from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.rollout import JointObservation, Rollout
 from sb3_cora.common.type_aliases import JointEnvLike
 
+# How much of the critics' reliability stays from one rollout to the next: a single rollout's estimate moves by a tenth.
+RELIABILITY_DECAY = 0.8
+
 
 class QCriticArguments(OnPolicyArgumentsWithEta, total=False):
     """Arguments of :class:`QCriticOnPolicyAlgorithm`, for the constructors of algorithms that pass them on."""
@@ -61,6 +64,9 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         self.n_critics = n_critics
         self.q_learning_rate = q_learning_rate
         self.q_n_epochs = q_n_epochs
+        #: How much of the effects of actions the critics explain: a running mean of ``train/q_explained_variance`` over
+        #: rollouts, each counted as a number from 0 to 1.
+        self.q_reliability = 0.0
         super().__init__(policy, env, *args, **kwargs)
 
     def _check_hyperparameters(self) -> None:
@@ -130,7 +136,10 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         update_learning_rate(policy.q_optimizer, learning_rate)
         parameters = list(policy.q_critic.parameters())
         # Before the critics are trained on the rollout, because in sample they would explain its noise as well.
-        self.logger.record("train/q_explained_variance", self._q_explained_variance(states, actions, q_targets))
+        explained = self._q_explained_variance(states, actions, q_targets)
+        self.logger.record("train/q_explained_variance", explained)
+        if not np.isnan(explained):
+            self.q_reliability += (1 - RELIABILITY_DECAY) * (np.clip(explained, 0.0, 1.0).item() - self.q_reliability)
 
         critic = policy.q_critic
         if self.normalize_values:

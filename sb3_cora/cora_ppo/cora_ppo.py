@@ -120,6 +120,10 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param credit_scale: The scale by which values are divided in the program (credits are multiplied by it afterwards):
         ``"batch"``, the standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's
         largest excess at the equal split; ``"paper"``, no scaling.
+    :param shrink_credits: Whether to draw credits toward the team's advantage, which MAPPO gives everyone, as far as the
+        Q-critics do not know what actions do: what credits differ by from it is multiplied by the critics' reliability, the
+        running mean of ``train/q_explained_variance`` (from 0 to 1). For tasks in which critics explain little, such as those
+        of multi-agent MuJoCo, where what they err by costs more than what they know is worth.
     :param n_coalitions: Number of proper coalitions drawn for each rollout. If None, all of them up to the concept's
         ``max_agents_exact``, and with more agents 254 or twice the number of agents, whichever is larger.
     :param coalition_sampling: How they are drawn, one of ``"uniform"``, ``"shapley_kernel"`` and ``"permutations"``, see
@@ -151,6 +155,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         variance_weight: float = 0.1,
         epsilon_bound: str = "nonnegative",
         credit_scale: str = "batch",
+        shrink_credits: bool = False,
         n_coalitions: int | None = None,
         coalition_sampling: str | None = None,
         include_extremes: bool = False,
@@ -166,6 +171,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         self.variance_weight = variance_weight
         self.epsilon_bound = epsilon_bound
         self.credit_scale = credit_scale
+        self.shrink_credits = shrink_credits
         self.n_coalitions = n_coalitions
         self.coalition_sampling = coalition_sampling
         self.include_extremes = include_extremes
@@ -299,6 +305,9 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
 
         if CONCEPTS[self.credit].efficient:
             credits = credits * games.players().sum(dim=1, keepdim=True).clamp(min=1.0)
+        if self.shrink_credits:
+            self.logger.record("credit/reliability", self.q_reliability)
+            credits = (games.grand_value[:, None] * games.players()).lerp(credits, self.q_reliability)
         self.logger.record("credit/spread", relative_spread(credits, games.grand_value, rollout.observation.agent_mask))
         return credits.reshape(shape)
 

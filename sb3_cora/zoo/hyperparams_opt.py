@@ -146,6 +146,7 @@ def _suggest_game(trial: optuna.Trial, around: Params) -> Params:
         "baseline": trial.suggest_categorical("baseline", ["v", "q"]),
         "baseline_action": trial.suggest_categorical("baseline_action", ["mode", "expectation"]),
         "grand_advantage": trial.suggest_categorical("grand_advantage", ["gae", "q"]),
+        "shrink_credits": trial.suggest_categorical("shrink_credits", [False, True]),
         **_suggest_q_critic(trial, around),
     }
 
