@@ -37,6 +37,7 @@ class CoalitionArguments(QCriticArguments, total=False):
     n_baseline_samples: int
     grand_advantage: str
     credit_scale: str
+    shrink_credits: bool
     n_coalitions: int | None
     coalition_sampling: str | None
     include_extremes: bool
