@@ -38,14 +38,14 @@ def environment_lines(environment: Environment, summaries: Sequence[Summary]) ->
         "the training"
     )
     explained = "".join(f"{f'Q {fraction:.0%}':>7}" for fraction in FRACTIONS)
-    yield f"{'runs':>4}{'final':>26}{'area under curve':>26}{f'>={OPTIMAL:.0%}':>8}{explained}{'minutes':>9}  algorithm"
+    yield f"{'runs':>4}{'final':>32}{'area under curve':>32}{f'>={OPTIMAL:.0%}':>8}{explained}{'minutes':>9}  algorithm"
     digits = n_digits(environment.is_normalized)
     for summary in summaries:
         found = "-" if summary.at_optimum is None else f"{summary.at_optimum:.0%}"
         explained = "".join(f"{'-' if value is None else f'{value:.2f}':>7}" for value in summary.explained_variances)
         minutes = "-" if summary.minutes is None else f"{summary.minutes.value:.1f}"
         yield (
-            f"{summary.n_runs:>4}{interval_text(summary.final, digits):>26}{interval_text(summary.area, digits):>26}"
+            f"{summary.n_runs:>4}{interval_text(summary.final, digits):>32}{interval_text(summary.area, digits):>32}"
             f"{found:>8}{explained}{minutes:>9}  {summary.algo}"
         )
     yield "Final returns, (game seed/)seed: return"
