@@ -20,6 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 from benchmarks.tools.folders import RESULTS
+from benchmarks.tools.rows import add
 from benchmarks.tools.training import model_of
 from benchmarks.trajectories.picture import draw
 from sb3_cora.envs.batched_game import make_game
@@ -117,8 +118,7 @@ def main() -> None:
     for task in tqdm([task for task in tasks if (task.run.algo, task.run.game_seed, task.run.seed) not in known]):
         tracker = Tracker(task, cast(DifferentialGame, make_game(task.env, **task.hyperparams["env_kwargs"])))
         model_of(task, ALGOS[task.algo]).learn(task.n_timesteps, callback=tracker)  # type: ignore[arg-type]
-        lines = ([format(cell, ".4g") if isinstance(cell, float) else cell for cell in point] for point in tracker.points)
-        tables.append(Point._fields, lines, path)
+        add(tracker.points, path)
     game = cast(DifferentialGame, make_game(tasks[0].env, **tasks[0].hyperparams["env_kwargs"]))
     draw(
         game,

@@ -16,7 +16,6 @@ What the tables have is not measured again. ``untried.png`` shows them.
 """
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -25,6 +24,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from tqdm import tqdm
 
 from benchmarks.tools.folders import RESULTS
+from benchmarks.tools.rows import add
 from benchmarks.tools.training import model_of
 from benchmarks.untried.known_game import InformedCORAPPO
 from benchmarks.untried.picture import draw
@@ -94,16 +94,6 @@ def train_informed(task: Task, concept: str, output: Path) -> None:
     assert task.run.game_seed is not None
     row = ReturnRow(task.run.env, task.run.game_seed, concept, cast(float, mean_return) / game.optimal_return)
     add([row], output / "untried_returns.csv")
-
-
-def add(rows: Iterable[NamedTuple], path: Path) -> None:
-    """
-    :param rows: Of one kind.
-    :param path: The table to which they are added.
-    """
-    rows = list(rows)
-    lines = ([format(cell, ".4g") if isinstance(cell, float) else cell for cell in row] for row in rows)
-    tables.append(rows[0]._fields, lines, path)
 
 
 def main() -> None:
