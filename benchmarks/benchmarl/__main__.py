@@ -5,9 +5,10 @@ What BenchMARL's MAPPO learns on the tasks of the suite ``vmas``, with as many s
     /path/to/python -m benchmarks.benchmarl --tasks give_way --seeds 0
 
 The interpreter is one that has ``benchmarl`` installed. The settings are those of ``hyperparams/mappo.yml`` as far as
-BenchMARL has them: environments, lengths of rollouts and episodes, minibatches, epochs, discounts, networks, actors that share
-no weights. It has no falling learning rate, no normalized observations and no correlated noise, and its distribution is a
-tanh-squashed Gaussian whose deviation depends on the observation. Evaluations are 100 episodes of the most likely actions.
+BenchMARL has them: environments, lengths of rollouts and episodes, minibatches, epochs, discounts, actors that share no
+weights, networks of two layers of 64. It has no falling learning rate, no normalized observations and no correlated noise, its
+multi_give_way neither exploring starts nor the time, and its distribution is a tanh-squashed Gaussian whose deviation depends
+on the observation. Evaluations are 100 episodes of the most likely actions.
 
 Rows go to ``benchmarks/results/benchmarl.csv`` after each training, and what the table has is not repeated.
 """
@@ -20,42 +21,48 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch as th
+import yaml
 from benchmarl.algorithms import MappoConfig  # type: ignore[import-not-found]
 from benchmarl.environments import VmasTask  # type: ignore[import-not-found]
 from benchmarl.experiment import Callback, Experiment, ExperimentConfig  # type: ignore[import-not-found]
 from benchmarl.models.mlp import MlpConfig  # type: ignore[import-not-found]
 
-from benchmarks.tools.folders import RESULTS
+from benchmarks.tools.folders import HYPERPARAMS, RESULTS
 
+TASKS = ("give_way", "navigation", "multi_give_way")
+NET_ARCH = [64, 64]
 N_EVALUATIONS = 10
 N_EPISODES = 100
 
 
 class Settings(NamedTuple):
     """
-    A training's settings: see ``hyperparams/mappo.yml``.
+    A training's settings, of ``hyperparams/mappo.yml``.
 
     - ``n_timesteps``: team steps of all environments together
     - ``n_steps``: team steps of an environment in a rollout, which is an episode
+    - ``learning_rate``: at the beginning
     """
 
     n_timesteps: int
+    n_envs: int
     n_steps: int
     batch_size: int
-    n_envs: int = 64
-    n_epochs: int = 8
-    learning_rate: float = 5e-4
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    net_arch: Sequence[int] = (64, 64)
+    n_epochs: int
+    learning_rate: float
+    gamma: float
+    gae_lambda: float
+    clip_range: float
 
 
-TASKS = {
-    "give_way": Settings(n_timesteps=1_920_000, n_steps=300, batch_size=2400),
-    "navigation": Settings(n_timesteps=2_048_000, n_steps=100, batch_size=1600),
-    "multi_give_way": Settings(n_timesteps=4_096_000, n_steps=200, batch_size=1600),
-}
+def read_settings(task: str) -> Settings:
+    """
+    :param task: Name of the task.
+    :return: Its settings.
+    """
+    entry = yaml.safe_load((HYPERPARAMS / "mappo.yml").read_text(encoding="utf-8"))[task]
+    entry["learning_rate"] = float(entry["learning_rate"].removeprefix("lin_"))
+    return Settings(**{name: entry[name] for name in Settings._fields})
 
 
 class Row(NamedTuple):
@@ -154,7 +161,7 @@ def train(task: str, seed: int, settings: Settings) -> list[Row]:
     algorithm_config.clip_epsilon = settings.clip_range
     algorithm_config.entropy_coef = 0.0
     model_config = MlpConfig.get_from_yaml()
-    model_config.num_cells = list(settings.net_arch)
+    model_config.num_cells = NET_ARCH
     with tempfile.TemporaryDirectory() as folder:
         config.save_folder = folder
         Experiment(
@@ -174,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.benchmarl", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("-n", "--n-timesteps", type=int, help="of a training (default: that of hyperparams/mappo.yml)")
     parser.add_argument("--output", type=Path, default=RESULTS / "benchmarl.csv", help="the table")
@@ -187,7 +194,7 @@ def main() -> None:
     for seed in args.seeds:
         for task in args.tasks:
             if (task, seed) not in known:
-                settings = TASKS[task]
+                settings = read_settings(task)
                 settings = settings._replace(n_timesteps=args.n_timesteps or settings.n_timesteps)
                 append(train(task, seed, settings), args.output)
 
