@@ -70,7 +70,7 @@ class OwnState(NoisyTeam):
         self.steps = state
 
 
-EXPLORING = {"exploring_starts": 0.5, "observe_time": True}
+EXPLORING = {"exploring_starts": 0.5, "observe_others": True}
 # By the suite and the kind of VecEnv: what makes the environments of a training
 ENVIRONMENTS: dict[str, Callable[[], VecEnv]] = {
     "game": lambda: make_joint_vec_env("climbing", n_envs=2, n_steps=3),

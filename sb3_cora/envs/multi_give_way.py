@@ -6,7 +6,7 @@ import torch as th
 from vmas.scenarios.multi_give_way import Scenario
 from vmas.simulator.core import Agent, World
 
-DIRECTIONS = th.tensor([[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
+DIRECTIONS = ((-1.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, -1.0))
 """Of the corridors, seen from the crossing."""
 GAP = 0.02
 """Between agents that start elsewhere, in the units of positions."""
@@ -18,8 +18,8 @@ class MultiGiveWay(Scenario):
 
     Of four agents at a crossing one has to leave the way to its goal until the others have passed, and from the usual start
     nothing is gained before many steps in one direction. Agents that start elsewhere learn what the last of these steps gain
-    (exploring starts: Sutton and Barto, "Reinforcement Learning", section 5.3). Whether the way is free, agents that do not see
-    each other can only guess.
+    (exploring starts: Sutton and Barto, "Reinforcement Learning", section 5.3). Whether the way is free, agents can only guess
+    unless they see each other.
     """
 
     exploring_starts: float
@@ -50,8 +50,11 @@ class MultiGiveWay(Scenario):
         super().reset_world_at(env_index)
         # Nothing is drawn where nothing is explored, so that the random stream is that of VMAS's scenario
         if self.exploring_starts > 0:
-            worlds = th.arange(self.world.batch_dim) if env_index is None else th.tensor([env_index])
-            self._explore(worlds[th.rand(len(worlds)) < self.exploring_starts])
+            device = self.world.device
+            worlds = (
+                th.arange(self.world.batch_dim, device=device) if env_index is None else th.tensor([env_index], device=device)
+            )
+            self._explore(worlds[th.rand(len(worlds), device=device) < self.exploring_starts])
 
     def _explore(self, worlds: th.Tensor) -> None:
         """
@@ -71,22 +74,24 @@ class MultiGiveWay(Scenario):
     def _draw_places(self, worlds: th.Tensor) -> th.Tensor:
         """
         :param worlds: Indices of the worlds.
-        :return: Places of the agents at which none touches another, ``(len(worlds), n_agents, 2)``: of each its usual start, its
-            goal, or anywhere in the corridors.
+        :return: Places of the agents at which none touches another, ``(len(worlds), n_agents, 2)``: each agent's usual start,
+            its goal, or anywhere in the corridors.
         """
         starts, goals = (
             th.stack([entity.state.pos[worlds] for entity in entities], dim=1)
             for entities in (self.world.agents, [agent.goal for agent in self.world.agents])
         )
+        device = starts.device
+        directions = th.tensor(DIRECTIONS, device=device)
         longest = self.scenario_length / 2 - self.goal_dist_from_wall
         places = th.zeros_like(starts)
-        touching = th.ones(len(worlds), dtype=th.bool)
+        touching = th.ones(len(worlds), dtype=th.bool, device=device)
         while touching.any():
             shape = (int(touching.sum()), self.n_agents)
-            anywhere = DIRECTIONS[th.randint(4, shape)] * longest * th.rand(*shape, 1)
-            kind = th.randint(3, (*shape, 1))
+            anywhere = directions[th.randint(4, shape, device=device)] * longest * th.rand(*shape, 1, device=device)
+            kind = th.randint(3, (*shape, 1), device=device)
             places[touching] = th.where(kind == 0, starts[touching], th.where(kind == 1, goals[touching], anywhere))
-            distances = th.cdist(places, places) + th.diag(th.full((self.n_agents,), th.inf))
+            distances = th.cdist(places, places) + th.diag(th.full((self.n_agents,), th.inf, device=device))
             touching = distances.flatten(1).min(dim=1).values < 2 * self.agent_radius + GAP
         return places
 
