@@ -19,7 +19,7 @@ ALGORITHM_PACKAGES = {
 
 # Modules of optional dependencies, each with the only files outside of the zoo that may import it
 OPTIONAL = {
-    "vmas": ["envs/vmas.py", "envs/multi_give_way.py"],
+    "vmas": ["envs/vmas.py"],
     "pettingzoo": ["envs/pettingzoo.py"],
     "mpe2": [],
     "supersuit": [],

@@ -70,7 +70,6 @@ class OwnState(NoisyTeam):
         self.steps = state
 
 
-EXPLORING = {"exploring_starts": 0.5, "observe_others": True}
 # By the suite and the kind of VecEnv: what makes the environments of a training
 ENVIRONMENTS: dict[str, Callable[[], VecEnv]] = {
     "game": lambda: make_joint_vec_env("climbing", n_envs=2, n_steps=3),
@@ -79,7 +78,7 @@ ENVIRONMENTS: dict[str, Callable[[], VecEnv]] = {
     "masks, stacked": lambda: JointVecFrameStack(JointVecNormalize(make_joint_vec_env(MaskedTeam, n_envs=2)), 2),
     "joint env, processes": lambda: VecNormalize(make_joint_vec_env(NoisyTeam, 2, wrapper_class=GlobalNoise, **FORKED)),
     "own state": lambda: make_joint_vec_env(OwnState, n_envs=2),
-    "VMAS": lambda: JointVecNormalize(make_joint_vec_env("multi_give_way", n_envs=2, max_steps=11, **EXPLORING)),
+    "VMAS": lambda: JointVecNormalize(make_joint_vec_env("give_way", n_envs=2, max_steps=11)),
     "VMAS, lidars": lambda: VecNormalize(make_joint_vec_env("navigation", n_envs=2, max_steps=11)),
     "VMAS one by one": lambda: make_joint_vec_env("vmas/balance", n_envs=1, vec_env_cls=DummyVecEnv, max_steps=11),
     "MuJoCo": lambda: JointVecNormalize(make_joint_vec_env("mujoco/Ant-2x4", n_envs=2, max_steps=11)),

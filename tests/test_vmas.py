@@ -30,9 +30,6 @@ from vmas.simulator.scenario import BaseScenario  # noqa: E402
 
 from sb3_cora.envs.vmas import VmasEnv, VmasVecEnv  # noqa: E402
 
-# multi_give_way with more arguments, and VMAS's own
-EXPLORED = ("multi_give_way", "vmas/multi_give_way")
-
 
 def random_actions(vec_env: VmasVecEnv, n_steps: int, seed: int = 0) -> np.ndarray:
     """``(n_steps, num_envs, *action shape)``, uniform in the action space."""
@@ -75,51 +72,6 @@ def test_an_episode_is_that_of_bare_vmas(scenario: str, num_envs: int) -> None:
         own = np.array([observation[i] for observation in bare_observations])
         np.testing.assert_array_equal(observations[:, :, i, : own.shape[-1]], own)
         assert not observations[:, :, i, own.shape[-1] :].any()
-
-
-def test_multi_give_way_is_vmas_own_by_default() -> None:
-    ours, theirs = (make_joint_vec_env(env_id, n_envs=3, seed=5, max_steps=15) for env_id in EXPLORED)
-    actions = random_actions(ours, 20)
-    for played, expected in zip(play(ours, actions), play(theirs, actions), strict=True):
-        np.testing.assert_array_equal(played, expected)
-
-
-def test_exploring_starts() -> None:
-    n_worlds, share = 400, 0.6
-    made = [
-        make_joint_vec_env(EXPLORED[0], n_envs=n_worlds, seed=5, max_steps=3, exploring_starts=share, observe_others=True)
-        for _ in range(2)
-    ]
-    first, again = (vec_env.reset() for vec_env in made)
-    np.testing.assert_array_equal(first, again)
-    start = make_joint_vec_env(EXPLORED[1], seed=0).reset()[0, :, :2]
-    goal = start - make_joint_vec_env(EXPLORED[1], seed=0).reset()[0, :, 4:6]
-    places = first[:, :, :2]
-    at_start, at_goal = ((np.abs(places - kind) < 1e-5).all(axis=2) for kind in (start, goal))
-    # All four at their starts by chance is rare
-    explored = ~at_start.all(axis=1)
-    assert explored.mean() == pytest.approx(share, abs=0.03 + 4.5 * (share * (1 - share) / n_worlds) ** 0.5)
-    # Some of those drawn touched another
-    for kind in (at_start, at_goal):
-        assert 0.15 < kind[explored].mean() < 0.45
-    # In the corridors, up to where the goals are, without touching
-    assert (np.abs(places).min(axis=2) < 1e-6).all() and 2.2 < np.abs(places).max() < 2.2901
-    distances = np.linalg.norm(places[:, :, None] - places[:, None], axis=3) + 9 * np.eye(4)
-    assert 2 * 0.16 < distances.min() < 0.38
-    # Where the others are
-    for agent in range(4):
-        seen = first[:, agent, 7:].reshape(n_worlds, 3, 2)
-        np.testing.assert_allclose(seen, np.delete(places, agent, axis=1) - places[:, [agent]], atol=1e-5)
-
-    # Who stays gets nothing, whatever the start, and each episode has a start of its own
-    still = np.zeros((n_worlds, 4, 2), dtype=np.float32)
-    for _ in range(2):
-        _, rewards, _, _ = made[0].step(still)
-        assert not rewards[~at_goal.all(axis=1)].any()
-    seen, _, dones, _ = made[0].step(still)
-    assert dones.all() and 0.4 < (seen[:, :, :2] != places).any(axis=(1, 2)).mean() < 0.95
-    with pytest.raises(ValueError, match="exploring_starts=2 is no share of the episodes: give 0 to 1"):
-        make_joint_vec_env(EXPLORED[0], exploring_starts=2)
 
 
 def test_agent_rewards_and_their_sum() -> None:
@@ -469,7 +421,7 @@ def test_a_time_limit_is_bootstrapped_and_a_termination_is_not(
     expected = gamma ** np.arange(3, -1, -1) / (1 - gamma**4 if truncates else 1)
     model = algorithm(
         "MlpPolicy",
-        VmasVecEnv(f"{__name__}:Lap", 16, max_steps=4 if truncates else None, seed=0, ends=not truncates),
+        VmasVecEnv(Lap(), 16, max_steps=4 if truncates else None, seed=0, ends=not truncates),
         **{"n_steps": 8, "batch_size": 64, "n_epochs": 5, "learning_rate": 0.02, "gamma": gamma},
         **{"vf_coef": 1.0, "max_grad_norm": 10.0},
         # No action is better than another: what is left of the credits is noise, which must not end exploration

@@ -35,7 +35,6 @@ SCENARIOS = (
 ZOO_KEYS = {
     "callback",
     "env_kwargs",
-    "eval_env_kwargs",
     "env_wrapper",
     "frame_stack",
     "monitor_kwargs",
@@ -98,7 +97,7 @@ def test_hyperparams_are_plain_settings(name: str) -> None:
         for key in ("n_timesteps", "n_envs", "n_steps", "batch_size", "n_epochs"):
             assert type(settings[key]) is int, (env_id, key)
         assert type(settings["gamma"]) is float
-        for key in ("policy_kwargs", "normalize", "env_kwargs", "eval_env_kwargs", "monitor_kwargs"):
+        for key in ("policy_kwargs", "normalize", "env_kwargs", "monitor_kwargs"):
             assert not isinstance(settings.get(key), str), (env_id, key)
 
 
@@ -125,7 +124,6 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         *("--algo", "cora_ppo", "--env", "give_way", "-n", "512", "--seed", "3", "--progress"),
         *TINY,
         "normalize:dict(norm_obs=True,norm_reward=False)",
-        "eval_env_kwargs:dict(max_steps=19)",
         *SHORT,
         folder=folder,
     )
@@ -138,7 +136,7 @@ def test_training_writes_and_prints_everything(training: tuple[Path, str]) -> No
     for metric in ("ep_rew_mean", "total_timesteps", "mean_reward", "credit/", "q_loss"):
         assert metric in output
     assert re.search(
-        r"^Evaluation: +return -?\d+\.\d\d \+- \d+\.\d\d, length 19\.0 \+- 0\.0, 100 episodes$", output, re.MULTILINE
+        r"^Evaluation: +return -?\d+\.\d\d \+- \d+\.\d\d, length 20\.0 \+- 0\.0, 100 episodes$", output, re.MULTILINE
     )
     written = {
         "Model": run_folder / "give_way.zip",
@@ -157,7 +155,7 @@ def test_training_writes_and_prints_everything(training: tuple[Path, str]) -> No
     with np.load(written["Evaluations"]) as evaluations:
         assert evaluations["timesteps"].tolist() == [256, 512]
         assert evaluations["results"].shape == (2, 8)
-        assert (evaluations["ep_lengths"] == 19).all()
+        assert (evaluations["ep_lengths"] == 20).all()
     # The monitor's file has one line for each of the 8 worlds' episodes of 20 steps, after a comment and a header
     assert len((run_folder / "0.monitor.csv").read_text().splitlines()) == 2 + 8 * (64 // 20)
 

@@ -6,9 +6,9 @@ What BenchMARL's MAPPO learns on the tasks of the suite ``vmas``, with as many s
 
 The interpreter is one that has ``benchmarl`` installed. The settings are those of ``hyperparams/mappo.yml`` as far as
 BenchMARL has them: environments, lengths of rollouts and episodes, minibatches, epochs, discounts, actors that share no
-weights, networks of two layers of 64. It has no falling learning rate, no normalized observations and no correlated noise, its
-multi_give_way neither exploring starts nor sight of others, and its distribution is a tanh-squashed Gaussian whose deviation
-depends on the observation. Evaluations are 100 episodes of the most likely actions.
+weights, networks of two layers of 64. It has no falling learning rate, no normalized observations and no correlated noise, and
+its distribution is a tanh-squashed Gaussian whose deviation depends on the observation. Evaluations are 100 episodes of the
+most likely actions.
 
 Rows go to ``benchmarks/results/benchmarl.csv`` after each training, and what the table has is not repeated.
 """

@@ -9,12 +9,11 @@ import gymnasium as gym
 
 from sb3_cora.common.adapters import Adapter, register_adapter
 
-VMAS_TASKS: dict[str, dict[str, Any]] = {
+VMAS_TASKS = {
     # Even with a free way an agent needs about 185 steps to its goal.
-    "give_way": {"scenario": "give_way", "max_steps": 300},
-    # That of VMAS, with more arguments
-    "multi_give_way": {"scenario": "sb3_cora.envs.multi_give_way:MultiGiveWay", "max_steps": 200},
-    "navigation": {"scenario": "navigation", "max_steps": 100},
+    "give_way": {"max_steps": 300},
+    "multi_give_way": {"max_steps": 200},
+    "navigation": {"max_steps": 100},
 }
 
 # The games of this package, by id
@@ -96,10 +95,10 @@ def register_envs() -> None:
     for name in GAMES:
         _register(name, "batched_game:GameEnv", "batched_game:GameVecEnv", game=name)
     for name, kwargs in VMAS_TASKS.items():
-        _register(name, "vmas:VmasEnv", "vmas:VmasVecEnv", **kwargs)
+        _register(name, "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **kwargs)
     for name in _vmas_scenarios():
-        kwargs = {"max_steps": VMAS_MAX_STEPS, **VMAS_TASKS.get(name, {}), "scenario": name}
-        _register(f"vmas/{name}", "vmas:VmasEnv", "vmas:VmasVecEnv", **kwargs)
+        kwargs = VMAS_TASKS.get(name, {"max_steps": VMAS_MAX_STEPS})
+        _register(f"vmas/{name}", "vmas:VmasEnv", "vmas:VmasVecEnv", scenario=name, **kwargs)
     for name, module in MPE2_TASKS.items():
         _register(f"mpe2/{name}", "pettingzoo:make_pettingzoo_env", env=f"mpe2.{module}:parallel_env")
     _register("pettingzoo", "pettingzoo:make_pettingzoo_env")

@@ -4,7 +4,7 @@ import os
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_cora.common.joint_env import (
@@ -89,8 +88,8 @@ class VmasWorlds(Worlds):
 
     VMAS runs in PyTorch's inference mode, which makes its many small operations cheaper.
 
-    :param scenario: Name of a VMAS scenario, a ``BaseScenario`` or ``"module:Class"`` of one, or an ``Environment`` already
-        made, which is used as it is and must not be stepped by other code.
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or an ``Environment`` already made, which is used as it is
+        and must not be stepped by other code.
     :param num_envs: Number of worlds, 1 if ``None``.
     :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
     :param seed: Seed of the random stream. ``None``: seeded from entropy, or, for an ``Environment`` already made, continued
@@ -309,8 +308,8 @@ class VmasVecEnv(WorldsVecEnv):
     The worlds share one VMAS ``Environment``, which ``get_attr``, ``set_attr`` and ``env_method`` access, and one random
     stream, which does not depend on other VMAS environments of the process: ``seed(s)`` restarts it for all worlds.
 
-    :param scenario: Name of a VMAS scenario, a ``BaseScenario`` or ``"module:Class"`` of one, or a ``vmas`` ``Environment``
-        already made, which must not be stepped by other code.
+    :param scenario: Name of a VMAS scenario, a ``BaseScenario``, or a ``vmas`` ``Environment`` already made, which must not
+        be stepped by other code.
     :param num_envs: Number of worlds, 1 if ``None``.
     :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
     :param seed: Seed of the random stream.
@@ -442,16 +441,13 @@ class VmasPolicy(SuitePolicy):
 
 
 def _checked_scenario(scenario: "str | BaseScenario") -> "str | BaseScenario":
-    if isinstance(scenario, str) and ":" in scenario:
-        make: Callable[..., Any] = load_env_creator(scenario)
-        return make()
     known = [*vmas.scenarios, *vmas.debug_scenarios, *vmas.mpe_scenarios]
     if isinstance(scenario, str) and scenario not in known:
         close = get_close_matches(scenario, known)
         raise ValueError(
             f"VMAS has no scenario {scenario!r}. "
             + (f"Did you mean {', '.join(close)}? " if close else "")
-            + f"It has {known}. Name one of your own by 'module:Class'."
+            + f"It has {known}."
         )
     return scenario
 

@@ -50,11 +50,11 @@ from sb3_cora.zoo.tuning.storage import open_storage
 from sb3_cora.zoo.versions import versions
 
 # Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.
-MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs", "eval_env_kwargs")
-# What hyperparams/<algo>.yml may have besides the arguments of the algorithm. All but eval_env_kwargs is rl_zoo3's.
-ZOO_HYPERPARAMS = {
+MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")
+# What rl_zoo3 takes in hyperparams/<algo>.yml besides the arguments of the algorithm.
+RL_ZOO3_HYPERPARAMS = {
     *("n_envs", "n_timesteps", "policy", "normalize", "env_kwargs", "env_wrapper", "vec_env_wrapper"),
-    *("callback", "frame_stack", "monitor_kwargs", "eval_env_kwargs"),
+    *("callback", "frame_stack", "monitor_kwargs"),
 }
 # Hyperparameters that may be schedules and that rl_zoo3 does not know.
 SCHEDULED = ("eta", "ent_coef", "q_learning_rate", "vf_learning_rate")
@@ -77,7 +77,7 @@ def known_hyperparams(algo: str) -> set[str]:
     :param algo: Name of an algorithm, as of ``--algo``.
     :return: The names of what it takes in ``hyperparams/<algo>.yml``.
     """
-    return (ZOO_HYPERPARAMS | set(inspect.signature(ALGOS[algo]).parameters)) - {"env", "_init_setup_model", "kwargs"}
+    return (RL_ZOO3_HYPERPARAMS | set(inspect.signature(ALGOS[algo]).parameters)) - {"env", "_init_setup_model", "kwargs"}
 
 
 def check_hyperparams(hyperparams: Any, algo: str) -> None:
@@ -313,7 +313,6 @@ class JointExperimentManager(ExperimentManager):
                     "code. Write it as a YAML mapping instead, e.g. 'policy_kwargs: {net_arch: {pi: [64, 64]}}'."
                 )
         is_length_given = self.n_timesteps > 0
-        eval_env_kwargs = hyperparams.pop("eval_env_kwargs", {})
         preprocessed = super()._preprocess_hyperparams(hyperparams)
         self.rollout_size = preprocessed[0].get("n_steps", 1) * self.n_envs
         self._set_evaluation_size()
@@ -326,7 +325,7 @@ class JointExperimentManager(ExperimentManager):
                 policy_kwargs[key] = get_class_by_name(value)
         if self._eval_env_kwargs_args is None:
             # Without this, rl_zoo3 would evaluate without the env_kwargs of the configuration.
-            self.eval_env_kwargs = {**self.env_kwargs, **eval_env_kwargs}
+            self.eval_env_kwargs = self.env_kwargs
         return preprocessed
 
     def _set_evaluation_size(self) -> None:

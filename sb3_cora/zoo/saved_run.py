@@ -128,12 +128,7 @@ def _make_env(args: argparse.Namespace, model_path: Path, norm_reward: bool, mor
     env_id = args.env.gym_id
     hyperparams = saved_settings(model_path.parent / args.env)
     n_stack = hyperparams.pop("frame_stack", 0)
-    env_kwargs = {
-        **hyperparams.pop("env_kwargs", {}),
-        **hyperparams.pop("eval_env_kwargs", {}),
-        **(args.env_kwargs or {}),
-        **more_env_kwargs,
-    }
+    env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(args.env_kwargs or {}), **more_env_kwargs}
     env = create_test_env(
         env_id,
         n_envs=args.n_envs or EvaluationSize.of_env(env_id).n_final_envs,
