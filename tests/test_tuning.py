@@ -46,12 +46,22 @@ pytestmark = [
 # A joint environment of one step an episode, whose faults are files
 COIN = """
 import os
+import sys
 import time
 from contextlib import suppress
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
+
+def note_folder(event, arguments):
+    if event == "os.mkdir":
+        with open("folders.txt", "a") as file:
+            print(os.fsdecode(arguments[0]), file=file)
+
+
+sys.addaudithook(note_folder)
 
 
 def is_found(name):
@@ -401,6 +411,9 @@ def test_failed_trial_is_a_failure_and_no_end(coin: Path) -> None:
     other = run_zoo("train.py", *flags, "--n-evaluations", "3", folder=coin, check=False)
     assert other.returncode == 2 and "n_evaluations is 3 and was 2" in other.stderr
     assert len(study.trials) == 3
+    # None made a folder among the runs that another may just be using
+    folders = (coin / "folders.txt").read_text().split()
+    assert "logs/mappo/study_a" in folders and not [name for name in folders if name.startswith("logs/mappo/search_")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import shutil
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable
@@ -168,8 +169,9 @@ class JointExperimentManager(ExperimentManager):
         # Hyperparameters as they are written in YAML, which the search varies.
         self.settings: dict[str, Any] = {}
         if self.optimize_hyperparameters:
-            # Workers that start at the same time would choose the same folder for a run, which no search leaves behind.
-            self.save_path = f"{self.log_path}search_{uuid.uuid4()}"
+            # Workers that start at the same time would choose the same folder for a run. It is not made among the runs: no
+            # search leaves one behind, and who removes empty folders there may take them from another worker.
+            self.save_path = str(Path(tempfile.gettempdir(), f"search_{uuid.uuid4()}"))
             self.params_path = f"{self.save_path}/{self.env_name}"
         # The state from which --resume goes on, and whether Ctrl-C or a SIGTERM has ended the training early.
         self.resumed_state: dict[str, Any] | None = None
