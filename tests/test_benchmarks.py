@@ -16,6 +16,9 @@ from sb3_cora.zoo import tables
 from sb3_cora.zoo.benchmark.suites import find_suite
 from tests.processes import run_python
 
+# What measures something takes ten seconds and more, and the package does not depend on it
+pytestmark = pytest.mark.slow
+
 
 def credit(folder: Path, *flags: str) -> str:
     return run_python("-m", "benchmarks.credit", "--quick", "--output", folder, *flags).stdout
@@ -75,7 +78,6 @@ def check_scaling(rows: list[dict[str, str]]) -> None:
         assert float(values["extra_mib"]) < 8 * float(values["temporary_mib"])
 
 
-@pytest.mark.slow
 def test_credit_parts_have_their_known_properties(tmp_path: Path) -> None:
     credit(tmp_path, "--parts", "speed", "samples", "scaling", "--device", "cpu")
     check_speed(credit_rows(tmp_path, "speed"))
