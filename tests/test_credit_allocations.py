@@ -160,7 +160,7 @@ def test_free_epsilon_says_how_much_everyone_can_spare():
 
 
 @pytest.mark.parametrize("concept", CONCEPTS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(batch=batches())
 def test_efficiency(concept, batch):
     values, masks, grand_value = batch
@@ -177,7 +177,7 @@ def test_concepts_that_are_not_efficient(concept):
 
 @pytest.mark.parametrize("concept", CONCEPTS)
 @pytest.mark.parametrize("epsilon_bound", BOUNDS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(batch=batches())
 def test_epsilon_is_what_the_worst_off_coalition_lacks(concept, epsilon_bound, batch):
     values, masks, grand_value = batch
@@ -188,7 +188,7 @@ def test_epsilon_is_what_the_worst_off_coalition_lacks(concept, epsilon_bound, b
 
 
 @pytest.mark.parametrize("concept", CONCEPTS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(batch=batches(), seed=st.integers(0, 2**32))
 def test_renaming_agents_renames_credits(concept, batch, seed):
     values, masks, grand_value = batch
@@ -199,7 +199,7 @@ def test_renaming_agents_renames_credits(concept, batch, seed):
 
 
 @pytest.mark.parametrize("concept", CONCEPTS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(batch=batches(), factor=st.floats(1e-6, 1e6))
 def test_scaling(concept, batch, factor):
     """In other units, and with the weight in the inverse ones, credits are the same."""
@@ -214,7 +214,7 @@ def test_scaling(concept, batch, factor):
 
 
 @pytest.mark.parametrize("concept", [*PROGRAMMES, *COVARIANT, "equal"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(batch=batches(), constant=st.floats(-100, 100))
 def test_a_constant_for_every_member(concept, batch, constant):
     values, masks, grand_value = batch
@@ -455,7 +455,7 @@ def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include
     values = th.where(everyone, grand_value[:, None], values)
     exact = allocate(values, masks, grand_value, concept, player_mask=players).credits
     estimates = []
-    for _ in range(100):
+    for _ in range(200):
         sample = draw_coalitions(5, n_coalitions, sampling, generator, paired=paired, include_extremes=include_extremes)
         result = allocate(values[:, rows_of(masks, sample.masks)], sample, grand_value, concept, player_mask=players)
         estimates.append(result.credits)
