@@ -1,4 +1,4 @@
-"""Where the benchmarks find settings and keep what they measured. Imports nothing, for interpreters without this package."""
+"""Where the benchmarks find settings and keep what they measured. Imports no package, for interpreters without this one."""
 
 from pathlib import Path
 
