@@ -410,6 +410,7 @@ def test_the_solver_fails_before_the_first_step() -> None:
         (COMAPPO, {"n_policy_samples": 0}, "n_policy_samples must be at least 1, got 0"),
         (COMAPPO, {"q_target": "mc"}, r"q_target='mc' is unknown, expected one of \['td0', 'lambda'\]"),
         (COMAPPO, {"n_critics": 0}, "n_critics must be at least 1 .*got 0"),
+        (COMAPPO, {"q_aggregation": "max"}, "q_aggregation='max' is unknown, expected one of .'min', 'mean'"),
         (MAPPO, {"noise_correlation": 1.0}, r"noise_correlation must be in \[0, 1\), got 1.0"),
         (MAPPO, {"noise_correlation": 0.5, "use_sde": True}, "noise_correlation=0.5 is for Gaussian noise.*use_sde=True"),
     ],

@@ -38,6 +38,7 @@ CHOICES = {
     "variance_weight": (0.0, 1e-3, 100.0),
     "solver": tuple(SOLVERS),
     "n_critics": (1, 3),
+    "q_aggregation": ("min", "mean"),
     "share_parameters": (False, True),
     "q_learning_rate": (1e-2,),
     "q_n_epochs": (1, 5),

@@ -1,5 +1,7 @@
 """Stacked networks, joint distributions and centralized critics against their one-at-a-time counterparts."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch as th
@@ -200,15 +202,20 @@ def test_agent_without_any_allowed_action_takes_one_that_it_has() -> None:
     assert th.isfinite(logits.grad).all() and not logits.grad[:, 1].any()
 
 
+@pytest.mark.parametrize("aggregation, together", [("min", th.amin), ("mean", th.mean)], ids=["min", "mean"])
 @pytest.mark.parametrize("net_arch", [[16], [16, 8]])
-def test_factored_q_values_equal_the_networks(net_arch: list[int]) -> None:
-    critic = QCritic(state_dim=5, n_agents=3, action_dim=2, net_arch=net_arch, n_critics=2)
+def test_factored_q_values_equal_the_networks(
+    net_arch: list[int], aggregation: str, together: Callable[..., th.Tensor]
+) -> None:
+    critic = QCritic(state_dim=5, n_agents=3, action_dim=2, net_arch=net_arch, n_critics=2, aggregation=aggregation)
     states, actions, baseline = th.randn(13, 5), th.randn(13, 3, 2), th.randn(13, 3, 2)
     masks = all_coalitions(3)
     values = coalition_values(critic.bind(states), actions, baseline, masks)
     for index, mask in enumerate(masks):
         mixed = th.where(mask[:, None], actions, baseline)
-        th.testing.assert_close(values[:, index], critic(states, mixed).amin(dim=0))
+        expected = together(critic(states, mixed), dim=0)
+        th.testing.assert_close(values[:, index], expected)
+        assert th.equal(critic.estimate(states, mixed), expected)
 
 
 def test_critics_learn_independently() -> None:
@@ -222,6 +229,8 @@ def test_q_critic_refuses_impossible_shapes() -> None:
         QCritic(5, 2, 2, net_arch=[])
     with pytest.raises(ValueError, match="n_critics"):
         QCritic(5, 2, 2, net_arch=[8], n_critics=0)
+    with pytest.raises(ValueError, match=r"aggregation .*'median'"):
+        QCritic(5, 2, 2, net_arch=[8], aggregation="median")
 
 
 def test_value_critic_without_hidden_layers_is_linear() -> None:

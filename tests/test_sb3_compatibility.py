@@ -68,6 +68,7 @@ SETTINGS: dict[str, Any] = {
 GAME_SETTINGS: dict[str, Any] = {"baseline": "q", "grand_advantage": "q", "credit_scale": "sample", "n_coalitions": 6}
 Q_SETTINGS: dict[str, Any] = {
     "n_critics": 3,
+    "q_aggregation": "mean",
     "q_target": "lambda",
     "q_learning_rate": 2e-3,
     "q_n_epochs": 1,
@@ -405,7 +406,7 @@ def test_get_and_set_parameters(algorithm: Algorithm, tmp_path: Path) -> None:
 @pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
 @over_algorithms
 def test_policy_save_and_load(algorithm: Algorithm, discrete: bool, tmp_path: Path) -> None:
-    own = {"n_critics": 3} if algorithm in ALGORITHMS_WITH_Q else {}
+    own = {"n_critics": 3, "q_aggregation": "mean"} if algorithm in ALGORITHMS_WITH_Q else {}
     settings: dict[str, Any] = {
         "share_parameters": True,
         "policy_kwargs": {

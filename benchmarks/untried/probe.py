@@ -132,7 +132,7 @@ class Probe:
         estimates = []
         for step in range(n_steps):
             states = F.one_hot(th.tensor([step]), n_steps).float().repeat(n_joint, self.game.n_agents)
-            estimates.append(model.policy.q_critic(states, features).amin(dim=0))
+            estimates.append(model.policy.q_critic.estimate(states, features))
         squares = ((th.stack(estimates) - truth.table) / truth.table.std(dim=1, correction=0, keepdim=True)).square()
         n_asked = th.zeros_like(squares).index_put_(
             (steps[:, None].expand_as(asked), asked), th.ones(asked.shape), accumulate=True

@@ -77,7 +77,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
                 self._action_features(rollout.observation, drawn) for drawn in distribution.sample_n(self.n_policy_samples)
             ]
             counterfactuals = coalition_values(q_function, actions, th.stack(draws), others)
-        values = policy.q_critic(state, actions).amin(dim=0)
+        values = policy.q_critic.estimate(state, actions)
         credits = values[:, None] - counterfactuals
         self.logger.record("credit/spread", relative_spread(credits, rollout.advantages[:, 0], rollout.observation.agent_mask))
         return credits.reshape(shape)

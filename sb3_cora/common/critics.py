@@ -11,6 +11,9 @@ from torch import nn
 from sb3_cora.common.networks import AgentNetwork, StackedLayerNorm, StackedLinear, create_stacked_mlp
 from sb3_cora.common.return_normalizer import ReturnNormalizer
 
+#: What several Q-critics together may be taken for, see :class:`QCritic`.
+AGGREGATIONS = ("min", "mean")
+
 
 class ValueCritic(nn.Module):
     """
@@ -69,7 +72,7 @@ class AgentValueCritic(AgentNetwork):
 
 class QCritic(nn.Module):
     """
-    Several independent critics Q(s, joint action), evaluated as one stack. Their minimum is the estimate.
+    Several independent critics Q(s, joint action), evaluated as one stack.
 
     The first layer is linear in the state and in each agent's action, so its pre-activation is a sum of one term for the state
     and one for each agent. ``bind`` returns these terms, with which the values of many coalitions cost sums instead of matrix
@@ -83,7 +86,8 @@ class QCritic(nn.Module):
     :param normalize_features: Whether the state and every hidden layer are layer-normalized (actions are not: the
         first layer must stay linear in them).
     :param n_critics: Number of critics. Two are the usual remedy against overestimation.
-    :raises ValueError: If ``net_arch`` is empty or ``n_critics`` is not positive.
+    :param aggregation: What their estimate is: their ``"min"`` or their ``"mean"``.
+    :raises ValueError: If ``net_arch`` is empty, ``n_critics`` is not positive or ``aggregation`` is unknown.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class QCritic(nn.Module):
         activation_fn: type[nn.Module] = nn.Tanh,
         normalize_features: bool = False,
         n_critics: int = 2,
+        aggregation: str = "min",
     ):
         super().__init__()
         if len(net_arch) == 0:
@@ -103,10 +108,13 @@ class QCritic(nn.Module):
             )
         if n_critics < 1:
             raise ValueError(f"n_critics must be at least 1 (2 for twin critics), not {n_critics}.")
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"The aggregation of the Q-critics must be one of {list(AGGREGATIONS)}, not {aggregation!r}.")
         self.state_dim = state_dim
         self.n_agents = n_agents
         self.action_dim = action_dim
         self.n_critics = n_critics
+        self.aggregation = aggregation
         self.state_norm = nn.LayerNorm(state_dim) if normalize_features else nn.Identity()
         self.first_layer = StackedLinear(n_critics, state_dim + n_agents * action_dim, net_arch[0])
         self.activation = activation_fn()
@@ -132,6 +140,21 @@ class QCritic(nn.Module):
         """
         inputs = th.cat((self.state_norm(states), actions.flatten(start_dim=1)), dim=1)
         return self.output_net(self.activation(self.first_layer(inputs.expand(self.n_critics, -1, -1))))
+
+    def aggregate(self, estimates: th.Tensor) -> th.Tensor:
+        """
+        :param estimates: Those of each critic, ``(n_critics, ...)``.
+        :return: What they are taken for together, ``(...)``.
+        """
+        return estimates.amin(dim=0) if self.aggregation == "min" else estimates.mean(dim=0)
+
+    def estimate(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param states: Of shape ``(batch, state_dim)``.
+        :param actions: Of shape ``(batch, n_agents, action_dim)``.
+        :return: What the critics together estimate the discounted return to be, ``(batch,)``.
+        """
+        return self.aggregate(self(states, actions))
 
     def bind(self, states: th.Tensor) -> "BoundQFunction":
         """
@@ -178,7 +201,7 @@ class BoundQFunction:
     def output(self, preactivations: th.Tensor) -> th.Tensor:
         """
         :param preactivations: Of shape ``(n_critics, n_rows, width)``.
-        :return: Minimum of the critics' estimates, ``(n_rows,)``.
+        :return: What the critics together estimate, ``(n_rows,)``.
         """
         critic = self.critic
-        return critic.normalizer(critic.output_net(critic.activation(preactivations))).amin(dim=0).squeeze(1)
+        return critic.aggregate(critic.normalizer(critic.output_net(critic.activation(preactivations)))).squeeze(1)

@@ -437,7 +437,8 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
     Adds centralized Q-critics, with an optimizer of their own. They estimate the part of the return of a joint action that the
     value function does not explain, ``Q(s, a) - V(s)``.
 
-    :param n_critics: Number of Q-critics. Their minimum is the estimate.
+    :param n_critics: Number of Q-critics.
+    :param q_aggregation: What their estimate is: their ``"min"`` or their ``"mean"``.
     """
 
     def __init__(
@@ -447,9 +448,11 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
         lr_schedule: Schedule,
         *args: Any,
         n_critics: int = 2,
+        q_aggregation: str = "min",
         **kwargs: Any,
     ):
         self.n_critics = n_critics
+        self.q_aggregation = q_aggregation
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -464,6 +467,7 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
             self.activation_fn,
             self.normalize_features,
             self.n_critics,
+            self.q_aggregation,
         )
         self.q_optimizer = self.optimizer_class(
             self.q_critic.parameters(),
@@ -472,7 +476,8 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
         )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return dict(super()._get_constructor_parameters(), n_critics=self.n_critics)
+        own = {"n_critics": self.n_critics, "q_aggregation": self.q_aggregation}
+        return super()._get_constructor_parameters() | own
 
     def q_values(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
         """
@@ -480,7 +485,7 @@ class CooperativeActorQCriticPolicy(CooperativeActorCriticPolicy):
         :param actions: Joint actions as the Q-critics see them, see ``action_features``.
         :return: Discounted return of the team, Q(s, a), ``(batch,)``.
         """
-        return self.values(observation)[:, 0] + self.q_critic(observation.state, actions).amin(dim=0)
+        return self.values(observation)[:, 0] + self.q_critic.estimate(observation.state, actions)
 
 
 class IndependentActorCriticPolicy(CooperativeActorCriticPolicy):

@@ -8,6 +8,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from typing_extensions import Unpack
 
+from sb3_cora.common.critics import AGGREGATIONS
 from sb3_cora.common.diagnostics import diagnostic_sample, explained_variance_within_states
 from sb3_cora.common.losses import regression_errors
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, OnPolicyArgumentsWithEta
@@ -24,6 +25,7 @@ class QCriticArguments(OnPolicyArgumentsWithEta, total=False):
 
     q_target: str
     n_critics: int
+    q_aggregation: str
     q_learning_rate: float | Schedule | None
     q_n_epochs: int | None
 
@@ -40,7 +42,9 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         the Q-critics.
     :param q_target: Target of the Q-critics: ``"td0"``, r + gamma V(s') (CORA, equation 1), or ``"lambda"``, the GAE return,
         which includes the exploration noise of later steps.
-    :param n_critics: Number of Q-critics. Their minimum is the estimate.
+    :param n_critics: Number of Q-critics.
+    :param q_aggregation: What their estimate is: their ``"min"``, the usual remedy against overestimation, or their
+        ``"mean"``.
     :param q_learning_rate: Learning rate of the Q-critics, it can be a function of the current progress remaining; that of the
         policy if None. By default it is higher than that of the policy, because credits carry no information before the
         critics know the effects of actions.
@@ -56,12 +60,14 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         *args: Any,
         q_target: str = "td0",
         n_critics: int = 2,
+        q_aggregation: str = "min",
         q_learning_rate: float | Schedule | None = 3e-3,
         q_n_epochs: int | None = None,
         **kwargs: Unpack[OnPolicyArgumentsWithEta],
     ):
         self.q_target = q_target
         self.n_critics = n_critics
+        self.q_aggregation = q_aggregation
         self.q_learning_rate = q_learning_rate
         self.q_n_epochs = q_n_epochs
         #: How much of the effects of actions the critics explain: a running mean of ``train/q_explained_variance`` over
@@ -75,11 +81,14 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
             raise ValueError(f"q_target={self.q_target!r} is unknown, expected one of ['td0', 'lambda'].")
         if self.n_critics < 1:
             raise ValueError(f"n_critics must be at least 1 (2 for twin critics), got {self.n_critics}.")
+        if self.q_aggregation not in AGGREGATIONS:
+            raise ValueError(f"q_aggregation={self.q_aggregation!r} is unknown, expected one of {list(AGGREGATIONS)}.")
         if self.q_n_epochs is not None and self.q_n_epochs < 1:
             raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
 
     def _policy_hyperparameters(self) -> dict[str, Any]:
-        return dict(super()._policy_hyperparameters(), n_critics=self.n_critics)
+        own = {"n_critics": self.n_critics, "q_aggregation": self.q_aggregation}
+        return super()._policy_hyperparameters() | own
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -118,7 +127,7 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         """
         taken = diagnostic_sample(len(targets)).to(self.device)
         states = states[taken]
-        estimates = self.policy.q_critic(states, actions[taken]).amin(dim=0)
+        estimates = self.policy.q_critic.estimate(states, actions[taken])
         return explained_variance_within_states(states, estimates, targets[taken])
 
     def _update_critics(self, rollout: Rollout) -> None:

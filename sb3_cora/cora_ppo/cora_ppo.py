@@ -237,7 +237,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         coalitions = self._coalitions(th.default_generator, concepts).to(self.device)
 
         if self.baseline == "q":
-            baseline = th.stack([policy.q_critic(state, drawn).amin(dim=0) for drawn in baseline_actions]).mean(dim=0)
+            baseline = th.stack([policy.q_critic.estimate(state, drawn) for drawn in baseline_actions]).mean(dim=0)
         else:
             # The critics estimate Q(s, a) - V(s), so V(s) is already subtracted.
             baseline = th.zeros_like(rollout.advantages[:, 0])
@@ -255,7 +255,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         :return: What the Q-critics say that all agents together are worth, ``v(N) = Q(s, a) - b(s)``, ``(batch,)``.
         """
         actions = self._action_features(rollout.observation, rollout.actions)
-        return self.policy.q_critic(rollout.observation.state, actions).amin(dim=0) - baseline
+        return self.policy.q_critic.estimate(rollout.observation.state, actions) - baseline
 
     def divide(self, games: Games, concept: str) -> Credits:
         """
