@@ -9,6 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.logger import CSVOutputFormat, HParam
 
+from sb3_cora.zoo.whole_files import write_whole
+
 
 def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
     """
@@ -20,24 +22,11 @@ def save_whole(model: BaseAlgorithm, path: Path, statistics: Path) -> None:
     """
     normalize = model.get_vec_normalize_env()
     # The statistics first, so that no model is ever without them.
-    writers: dict[Path, Callable[[str], None]] = {} if normalize is None else {statistics: normalize.save}
+    writers: dict[Path, Callable[[Path], None]] = {}
+    if normalize is not None:
+        writers[statistics] = lambda unfinished: normalize.save(str(unfinished))
     writers[path] = model.save
     write_whole(writers)
-
-
-def write_whole(writers: Mapping[Path, Callable[[str], object]]) -> None:
-    """
-    Write files that belong together. If the process is killed meanwhile, the previous files remain.
-
-    :param writers: For each file, in the order in which they take their places, what writes it to the path that it is given.
-    """
-    # Files are renamed only after all are written, because they belong together.
-    unfinished = {target: target.with_name(f"{target.name}.unfinished") for target in writers}
-    for target, write in writers.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(str(unfinished[target]))
-    for target, written in unfinished.items():
-        written.replace(target)
 
 
 class WholeCheckpointCallback(CheckpointCallback):

@@ -31,7 +31,7 @@ from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.training_state.files import read_latest_state
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.batch_env import batch_env_constructor
-from sb3_cora.zoo.callbacks import HyperparametersCallback, ProgressCallback, SaveModelCallback, write_whole
+from sb3_cora.zoo.callbacks import HyperparametersCallback, ProgressCallback, SaveModelCallback
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, load_statistics, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.mistakes import REFUSED, at_work, is_of_the_user, read_yaml
@@ -49,6 +49,7 @@ from sb3_cora.zoo.saved_run import saved_settings
 from sb3_cora.zoo.tuning.search import Search
 from sb3_cora.zoo.tuning.storage import open_storage
 from sb3_cora.zoo.versions import versions
+from sb3_cora.zoo.whole_files import write_whole
 
 # Hyperparameters that rl_zoo3 would evaluate as Python code if they were strings.
 MAPPINGS = ("policy_kwargs", "normalize", "monitor_kwargs", "env_kwargs")

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from huggingface_sb3 import EnvironmentName
 from sb3_cora.common.training_state import TrainingStateCallback
 from sb3_cora.common.training_state.files import state_files
 from sb3_cora.zoo.versions import versions
+from sb3_cora.zoo.whole_files import write_whole
 
 # The value of --resume without a folder.
 LATEST = "latest"
@@ -162,10 +164,7 @@ def take_back_logs(run: Path, state: dict[str, Any]) -> None:
     :param run: The folder of the run.
     :param state: The state, of ``RunStateCallback``.
     """
-    progress = run / "progress.csv"
-    unfinished = progress.with_name("progress.csv.unfinished")
-    unfinished.write_bytes(state["progress"])
-    unfinished.replace(progress)
+    write_whole({run / "progress.csv": partial(Path.write_bytes, data=state["progress"])})
     for path in _monitor_files(run):
         size = state["sizes"].get(path.name)
         if size is not None and path.stat().st_size > size:

@@ -22,9 +22,10 @@ from sb3_cora.zoo.exp_manager import hyperparams_folder
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.mistakes import OneLineParser, check_numbers, refusals
 from sb3_cora.zoo.tuning.comparison import TunedAlgorithm, write_comparison
-from sb3_cora.zoo.tuning.report import best_trial, entry_of, write_whole
+from sb3_cora.zoo.tuning.report import best_trial, entry_of
 from sb3_cora.zoo.tuning.search import PLAN
 from sb3_cora.zoo.tuning.storage import open_storage
+from sb3_cora.zoo.whole_files import write_whole
 
 
 @refusals()
@@ -72,7 +73,7 @@ def main() -> None:
         best = best_trial(study)
         entry = None if best is None else entry_of(study, best, args.env, hyperparams_folder() / f"{algo}.yml")
         if entry is not None:
-            write_whole(folder / f"{algo}.yml", partial(Path.write_text, data=entry, encoding="utf-8"))
+            write_whole({folder / f"{algo}.yml": partial(Path.write_text, data=entry, encoding="utf-8")}, shared=True)
         if rows[-1].finished < args.n_trials:
             # After Ctrl-C. The report says how many there are.
             break

@@ -19,6 +19,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -32,10 +33,10 @@ from sb3_cora.zoo.benchmark.missing import expected_seconds, tidy
 from sb3_cora.zoo.benchmark.ray_cluster import run_on_ray
 from sb3_cora.zoo.benchmark.suites import Task, find_suite, read_suite
 from sb3_cora.zoo.benchmark.workers import n_cores, run_locally
-from sb3_cora.zoo.callbacks import write_whole
 from sb3_cora.zoo.mistakes import OneLineParser, at_work, check_numbers, refusals
 from sb3_cora.zoo.plot import main as plot
 from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.whole_files import write_whole
 
 
 def duration(seconds: float) -> str:
@@ -83,7 +84,7 @@ def write_configs(tasks: Sequence[Task], path: Path) -> None:
     configs = {**before, **{task.run.config: task.config for task in tasks}}
     if configs != before:
         text = yaml.safe_dump(configs, sort_keys=True)
-        write_whole({path: lambda unfinished: Path(unfinished).write_text(text, encoding="utf-8")})
+        write_whole({path: partial(Path.write_text, data=text, encoding="utf-8")})
 
 
 def run_missing(missing: Sequence[Task], runs: Iterator[list[Row]], table: Path) -> int:

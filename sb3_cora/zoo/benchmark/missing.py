@@ -1,13 +1,14 @@
 """What a table lacks, and how long it will take."""
 
-import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from sb3_cora.zoo import results
 from sb3_cora.zoo.benchmark.suites import Task
 from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.whole_files import write_whole
 
 
 def complete(rows: Iterable[Row]) -> list[Row]:
@@ -37,11 +38,7 @@ def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
     kept = finished + [row for run, row in failures.items() if run in order and run not in done]
     kept.sort(key=lambda row: order.get(row.run, -1))
     if kept != rows:
-        # In one piece, so that the table is whole at any time.
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        unfinished.unlink(missing_ok=True)
-        results.append(kept, unfinished)
-        os.replace(unfinished, path)
+        write_whole({path: partial(results.append, kept)})
     return kept
 
 

@@ -1,14 +1,16 @@
 """The report of several algorithms that were given equal searches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
 
 from sb3_cora.zoo import tables
-from sb3_cora.zoo.tuning.report import best_trial, write_whole
+from sb3_cora.zoo.tuning.report import best_trial
 from sb3_cora.zoo.tuning.trials import TrialCounts, is_abandoned
+from sb3_cora.zoo.whole_files import write_whole
 
 
 class TunedAlgorithm(NamedTuple):
@@ -69,9 +71,13 @@ def write_comparison(rows: Sequence[TunedAlgorithm], plan: dict[str, Any], folde
     :param folder: An existing folder.
     """
     tables.show(rows)
-    write_whole(folder / "report.csv", lambda path: tables.write(rows, path, default=".6g"))
-    write_whole(folder / "report.md", lambda path: path.write_text(_markdown(rows, plan), encoding="utf-8"))
-    print(f"{'Report:':<16}{folder / 'report.csv'}\n{'':<16}{folder / 'report.md'}")
+    table, page = folder / "report.csv", folder / "report.md"
+    writers: dict[Path, Callable[[Path], object]] = {
+        table: partial(tables.write, rows, default=".6g"),
+        page: partial(Path.write_text, data=_markdown(rows, plan), encoding="utf-8"),
+    }
+    write_whole(writers, shared=True)
+    print(f"{'Report:':<16}{table}\n{'':<16}{page}")
 
 
 def _markdown(rows: Sequence[TunedAlgorithm], plan: dict[str, Any]) -> str:

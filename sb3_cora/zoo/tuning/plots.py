@@ -34,29 +34,36 @@ def plot_history(trials: Sequence[FrozenTrial], picture: Path, title: str) -> No
     axes.set(title=title, xlabel="trial", ylabel="value")
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
-    figure.savefig(picture, dpi=150)
+    figure.savefig(picture, dpi=150, format="png")
 
 
-def plot_importances(study: optuna.Study, picture: Path, title: str) -> bool:
+def param_importances(study: optuna.Study) -> dict[str, float]:
     """
-    Plot how much each hyperparameter matters among the better trials (PED-ANOVA, https://arxiv.org/abs/2304.10255).
+    How much each hyperparameter matters among the better trials (PED-ANOVA, https://arxiv.org/abs/2304.10255).
 
     :param study: The study.
-    :param picture: The PNG file to write.
-    :param title: Title of the plot.
-    :return: Whether there was something to plot: it takes several complete trials.
+    :return: Importances by hyperparameter, the most important one first, in sum 1; none if there are too few complete
+        trials, which is printed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             # Of too few trials to tell the hyperparameters apart.
             warnings.simplefilter("error", UserWarning)
-            importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+            return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     except (RuntimeError, ValueError, UserWarning) as error:
         print(f"No plot of the importances: {error}")
-        return False
-    if not importances:
-        return False
+        return {}
+
+
+def plot_importances(importances: dict[str, float], picture: Path, title: str) -> None:
+    """
+    Plot how much each hyperparameter matters.
+
+    :param importances: At least one, the most important one first.
+    :param picture: The PNG file to write.
+    :param title: Title of the plot.
+    """
     figure = Figure(figsize=(8, 1 + 0.3 * len(importances)), layout="constrained")
     axes = figure.subplots()
     # The most important one on top.
@@ -64,5 +71,4 @@ def plot_importances(study: optuna.Study, picture: Path, title: str) -> bool:
     axes.barh(names, [importances[name] for name in names])
     axes.margins(y=0.01)
     axes.set(title=title, xlabel="importance (PED-ANOVA), in sum 1")
-    figure.savefig(picture, dpi=150)
-    return True
+    figure.savefig(picture, dpi=150, format="png")

@@ -1,9 +1,8 @@
 """The report of a study: its trials, the best one as an entry of ``hyperparams/<algo>.yml``, and plots."""
 
-import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import optuna
@@ -11,8 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.tuning.entry import yaml_entry
-from sb3_cora.zoo.tuning.plots import plot_history, plot_importances
+from sb3_cora.zoo.tuning.plots import param_importances, plot_history, plot_importances
 from sb3_cora.zoo.tuning.trials import TrialCounts
+from sb3_cora.zoo.whole_files import write_whole
 
 if TYPE_CHECKING:
     from sb3_cora.zoo.exp_manager import JointExperimentManager
@@ -58,12 +58,13 @@ def write_report(study: optuna.Study, manager: "JointExperimentManager", folder:
     :param manager: The experiment.
     :param folder: The folder of the report.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     trials = study.get_trials(deepcopy=False)
     counts = TrialCounts.of(trials)
     print(f"Study {study.study_name}: {counts.complete} trials complete, {counts.pruned} pruned, {counts.failed} failed")
     paths = {"Trials": folder / "trials.csv"}
-    write_whole(paths["Trials"], lambda path: study.trials_dataframe().to_csv(path, index=False))
+    writers: dict[Path, Callable[[Path], object]] = {
+        paths["Trials"]: partial(study.trials_dataframe().to_csv, index=False),
+    }
     best = best_trial(study)
     if best is not None:
         print(f"Best trial: {best.number}, value {best.value:.6g}")
@@ -71,33 +72,16 @@ def write_report(study: optuna.Study, manager: "JointExperimentManager", folder:
         if entry is not None:
             print(f"To be pasted at the end of {manager.config}:\n\n{entry}")
             paths["Best trial"] = folder / "best.yml"
-            write_whole(paths["Best trial"], lambda path: path.write_text(entry, encoding="utf-8"))
+            writers[paths["Best trial"]] = partial(Path.write_text, data=entry, encoding="utf-8")
         if not manager.no_optim_plots:
             title = f"{manager.algo} on {manager.env_name}"
             paths["History"] = folder / "optimization_history.png"
-            write_whole(paths["History"], lambda path: plot_history(trials, path, title))
-            importances = folder / "param_importances.png"
-            if write_whole(importances, lambda path: plot_importances(study, path, title)):
-                paths["Importances"] = importances
+            writers[paths["History"]] = partial(plot_history, trials, title=title)
+            importances = param_importances(study)
+            if importances:
+                paths["Importances"] = folder / "param_importances.png"
+                writers[paths["Importances"]] = partial(plot_importances, importances, title=title)
+    # Several workers may end a study at the same time.
+    write_whole(writers, shared=True)
     for label, path in paths.items():
         print(f"{label + ':':<16}{path}")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> bool:
-    """
-    Write a file in one step, since several workers may end a study at the same time.
-
-    :param path: The file.
-    :param write: Writes it to another path, with the same suffix. If it returns False, there is nothing to write.
-    :return: Whether it was written.
-    """
-    with NamedTemporaryFile(dir=path.parent, suffix=path.suffix, delete=False) as temporary:
-        pass
-    is_written = write(Path(temporary.name)) is not False
-    if is_written:
-        # Temporary files are for their owner only.
-        os.chmod(temporary.name, 0o644)
-        os.replace(temporary.name, path)
-    else:
-        os.unlink(temporary.name)
-    return is_written
