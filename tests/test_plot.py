@@ -20,7 +20,7 @@ from sb3_cora.zoo.plot.normalization import Range, check_comparable, normalized,
 from sb3_cora.zoo.plot.runs import TrainedRun, selected, unequal_notes
 from sb3_cora.zoo.plot.score_tables import Table, latex, markdown
 from sb3_cora.zoo.plot.sources import read_folders, read_tables
-from sb3_cora.zoo.plot.style import looks
+from sb3_cora.zoo.plot.style import looks, wrapped
 from sb3_cora.zoo.plot.summary import aggregates, comparable, summaries
 from sb3_cora.zoo.statistics import (
     Statistic,
@@ -299,6 +299,18 @@ def test_labels_keep_the_order_that_is_asked_for() -> None:
     runs = [trained_run(algo=algo) for algo in ("happo", "mappo", "ippo")]
     assert [run.algo for run in selected(runs, "algo", None)] == ["happo", "mappo", "ippo"]
     assert [run.algo for run in selected(runs, "algo", ["mappo", "happo", "mappo"])] == ["mappo", "happo"]
+
+
+@pytest.mark.parametrize(
+    "label, lines",
+    [
+        ("multi_peak (3, 5)", "multi_peak (3, 5)"),
+        ("CORA, least core", "CORA, least core"),
+        ("cora_ppo:credit=shared,eta=0", "cora_ppo: credit=shared,\neta=0"),
+    ],
+)
+def test_labels_are_broken_between_settings(label: str, lines: str) -> None:
+    assert wrapped(label) == lines
 
 
 def test_looks_differ() -> None:

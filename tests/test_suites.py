@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from sb3_cora.zoo import results
+from sb3_cora.zoo.algos import register_algorithms
+from sb3_cora.zoo.benchmark.missing import tidy
+from sb3_cora.zoo.benchmark.suites import read_suite
 from sb3_cora.zoo.results import Row
 from tests.processes import ROOT, packages_of, run_python, run_zoo
 from tests.suites import changed
@@ -113,6 +116,16 @@ def test_runs_go_to_the_table_once(planned_and_done: tuple[Path, list[str], str]
         tmp_path, changed(SMALL, "algorithms", "no optimism", "hyperparams", "eta", value=0.5), "--dry-run"
     ).stdout
     assert "2 of 8 runs to do" in other
+
+
+def test_what_the_suite_no_longer_has_comes_last(tmp_path: Path) -> None:
+    """Figures list algorithms in the order of the table."""
+    register_algorithms()
+    tasks = read_suite(written(tmp_path, SMALL))
+    runs = [tasks[0].run._replace(config="earlier"), tasks[1].run, tasks[0].run]
+    table = tmp_path / "table.csv"
+    results.append([Row(*run, "", "final", 200, 1.0, 2.0, 0.0, 2.0, 2.0, None, None, "") for run in runs], table)
+    assert [row.run for row in tidy(table, tasks)] == [row.run for row in results.read(table)] == runs[::-1]
 
 
 def test_a_failure_is_a_row_and_stops_no_other(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.rollout import JointObservation, Rollout
 from sb3_cora.common.type_aliases import JointEnvLike
 
-# How much of the critics' reliability stays from one rollout to the next: a single rollout's estimate moves by a tenth.
+# How much of the critics' reliability stays from one rollout to the next: that of a single rollout moves by a tenth and more.
 RELIABILITY_DECAY = 0.8
 
 

@@ -23,7 +23,7 @@ def complete(rows: Iterable[Row]) -> list[Row]:
 
 def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
     """
-    Put a table in order: its rows in the order of the suite, after those of runs that the suite no longer has, without what a
+    Put a table in order: its rows in the order of the suite, before those of runs that the suite no longer has, without what a
     killed benchmark left of a run, and without failures of runs that have finished since.
 
     :param path: The table, or none.
@@ -36,7 +36,7 @@ def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
     order = {task.run: number for number, task in enumerate(tasks)}
     done = {row.run for row in finished}
     kept = finished + [row for run, row in failures.items() if run in order and run not in done]
-    kept.sort(key=lambda row: order.get(row.run, -1))
+    kept.sort(key=lambda row: order.get(row.run, len(order)))
     if kept != rows:
         write_whole({path: partial(results.append, kept)})
     return kept

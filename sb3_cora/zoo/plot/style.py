@@ -1,5 +1,6 @@
 """What all figures have in common: sizes, fonts, and how algorithms are told apart."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -84,7 +85,8 @@ def wrapped(label: str) -> str:
     :param label: Of an algorithm or an environment, ``name:setting=value,...``.
     :return: The label in lines, broken between settings.
     """
-    return textwrap.fill(label.replace(":", ": ", 1).replace(",", ", "), N_LETTERS, break_long_words=False)
+    spaced = re.sub(r",(?=\S)", ", ", re.sub(r":(?=\S)", ": ", label, count=1))
+    return textwrap.fill(spaced, N_LETTERS, break_long_words=False)
 
 
 class Sheet:
