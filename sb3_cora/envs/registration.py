@@ -23,6 +23,8 @@ GAMES = {
     "climbing": "sb3_cora.envs.matrix_game:ClimbingGame",
     "penalty": "sb3_cora.envs.matrix_game:PenaltyGame",
     "differential": "sb3_cora.envs.differential_game:DifferentialGame",
+    "gaussian_squeeze": "sb3_cora.envs.anonymous_game:GaussianSqueezeGame",
+    "bar_problem": "sb3_cora.envs.anonymous_game:BarProblemGame",
 }
 
 # The time limit of scenarios that are not in VMAS_TASKS.
