@@ -28,7 +28,7 @@ from tests.processes import ROOT, interrupt_python, run_python, run_script, run_
 ALGORITHMS = {algorithm.__module__.split(".")[1]: algorithm for algorithm in algorithms.ALGORITHMS}
 SCENARIOS = (
     *("give_way", "multi_give_way", "navigation"),
-    *("matrix_team", "multi_peak", "climbing", "penalty", "differential"),
+    *("matrix_team", "multi_peak", "climbing", "penalty", "differential", "gaussian_squeeze", "bar_problem"),
 )
 
 # What rl_zoo3 reads from an entry besides constructor arguments

@@ -66,8 +66,8 @@ class AnonymousGame(BatchedGame):
 
 class GaussianSqueezeGame(AnonymousGame):
     """
-    The Gaussian squeeze domain of HolmesParker, Agogino and Tumer (2014), in units of one agent: the agents choose numbers
-    from 0 to ``n_actions - 1``, and the team's reward is ``x exp(-((x - mean) / deviation)^2)``, where ``x`` is their mean.
+    The Gaussian squeeze (HolmesParker et al., 2014; Yang et al., 2018), in units of one agent: the agents choose numbers from 0
+    to ``n_actions - 1``, and the team's reward is ``x exp(-((x - mean) / deviation)^2)``, where ``x`` is their mean.
 
     At first the mean is far too high, and nearly all joint actions are worth next to nothing.
 
@@ -102,11 +102,12 @@ class GaussianSqueezeGame(AnonymousGame):
 
 class BarProblemGame(AnonymousGame):
     """
-    The bar problem of many nights (Wolpert, Wheeler and Tumer, 2000, after Arthur's El Farol bar), in units of the team: every
-    agent chooses a night, and a night with the share ``x`` of the agents adds ``x exp(-x / capacity)`` to the team's reward.
+    The bar problem of several nights (Wolpert, Wheeler and Tumer, 2000, after Arthur's El Farol bar), in units of the team:
+    every agent chooses a night, and a night with the share ``x`` of the agents adds ``x exp(-x / capacity)`` to the team's
+    reward.
 
     With more agents than all nights have room for, the best joint action fills all nights but one to capacity and sends
-    everybody else to that one. Which night it is nobody says.
+    everybody else to that one. Which night it is nobody says. A team that acts at random earns most of the optimum.
 
     :param n_agents: Number of agents.
     :param n_actions: Number of nights.
