@@ -66,8 +66,8 @@ class AnonymousGame(BatchedGame):
 
 class GaussianSqueezeGame(AnonymousGame):
     """
-    The Gaussian squeeze (HolmesParker et al., 2014; Yang et al., 2018), in units of one agent: the agents choose numbers from 0
-    to ``n_actions - 1``, and the team's reward is ``x exp(-((x - mean) / deviation)^2)``, where ``x`` is their mean.
+    The Gaussian squeeze (HolmesParker et al., 2014; Yang et al., 2018), in units of one agent: the agents choose numbers from
+    0 to ``n_actions - 1``, and the team's reward is ``x exp(-((x - mean) / deviation)^2)``, where ``x`` is their mean.
 
     At first the mean is far too high, and nearly all joint actions are worth next to nothing.
 
