@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_cora import IPPO, make_joint_vec_env
+from sb3_cora import CORAPPO, IPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q
 from tests.joint_games import Lap, MatrixGame, NoisyTeam, TargetGame
@@ -190,3 +190,16 @@ def test_targets_in_the_buffer(algorithm: Algorithm) -> None:
     buffer = model.rollout_buffer
     np.testing.assert_allclose(buffer.td0_targets, td0_targets, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(buffer.returns, advantages + values, rtol=1e-4, atol=1e-5)
+
+
+def test_credit_helps_a_large_team() -> None:
+    """Each of fifty agents changes the reward a little, and the noise of all others changes it a lot."""
+    env = make_joint_vec_env("gaussian_squeeze", n_envs=8)
+    settings: dict[str, Any] = {"n_steps": 20, "batch_size": 160, "learning_rate": 1e-3, "seed": 0, "device": "cpu"}
+
+    def share_of_optimum(algorithm: Algorithm, **own: Any) -> float:
+        model = algorithm("MlpPolicy", env, **settings, **own).learn(4800)
+        return evaluate_policy(model, env, n_eval_episodes=8)[0] / env.get_attr("optimal_return")[0]
+
+    # Of nine seeds the lowest was 0.89, the highest of three with MAPPO 0.78
+    assert share_of_optimum(MAPPO) < 0.85 < share_of_optimum(CORAPPO, credit="difference")
