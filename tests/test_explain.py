@@ -48,8 +48,8 @@ class TableCritic(nn.Module):
         first, second = (actions[..., agent, : self.table.shape[agent]] for agent in range(2))
         return th.einsum("ij,...i,...j->...", self.table, first, second)
 
-    def forward(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        return self.values(actions)[None]
+    def estimate(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        return self.values(actions)
 
     def bind(self, states: th.Tensor) -> Any:
         return lambda actions, samples: self.values(actions)

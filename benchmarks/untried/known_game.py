@@ -59,13 +59,13 @@ class TableCritic(nn.Module):
             index = index * n_actions + actions[..., agent, :].argmax(dim=-1)
         return index
 
-    def forward(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    def estimate(self, states: th.Tensor, actions: th.Tensor) -> th.Tensor:
         """
         :param states: Of shape ``(batch, state_dim)``.
         :param actions: Of shape ``(batch, n_agents, action_dim)``.
-        :return: The values, as those of a single critic, ``(1, batch)``.
+        :return: The values, ``(batch,)``.
         """
-        return self.table[self.steps(states), self.joint(actions)][None]
+        return self.table[self.steps(states), self.joint(actions)]
 
     def bind(self, states: th.Tensor) -> QFunction:
         """
