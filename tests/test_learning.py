@@ -192,6 +192,7 @@ def test_targets_in_the_buffer(algorithm: Algorithm) -> None:
     np.testing.assert_allclose(buffer.returns, advantages + values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_credit_helps_a_large_team() -> None:
     """Each of fifty agents changes the reward a little, and the noise of all others changes it a lot."""
     env = make_joint_vec_env("gaussian_squeeze", n_envs=8)
