@@ -81,7 +81,8 @@ def write_report(study: optuna.Study, manager: "JointExperimentManager", folder:
             if importances:
                 paths["Importances"] = folder / "param_importances.png"
                 writers[paths["Importances"]] = partial(plot_importances, importances, title=title)
-    # Several workers may end a study at the same time.
-    write_whole(writers, shared=True)
+    # One by one, so that a plot that fails costs no table. Several workers may end a study at the same time.
+    for path, write in writers.items():
+        write_whole({path: write}, shared=True)
     for label, path in paths.items():
         print(f"{label + ':':<16}{path}")
