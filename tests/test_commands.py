@@ -27,9 +27,9 @@ LESS = {
 # The results of a benchmark of two algorithms on two environments, one run each
 RESULTS = """\
 suite,algo,env,game_seed,seed,config,commit,kind,timesteps,wall_seconds,mean_return,std_return,min_return,max_return,optimum,\
-q_explained_variance,message
+q_explained_variance,rollout_return,message
 """ + "".join(
-    f"tiny,{algo},{env},,0,{algo}{env},,{kind},{timesteps},1.0,{timesteps / 10},0.0,0.0,9.0,,,\n"
+    f"tiny,{algo},{env},,0,{algo}{env},,{kind},{timesteps},1.0,{timesteps / 10},0.0,0.0,9.0,,,,\n"
     for algo in ("cora_ppo", "mappo")
     for env in ("give_way", "navigation")
     for kind, timesteps in (("curve", 32), ("curve", 64), ("final", 64))

@@ -26,9 +26,9 @@ SUITE: dict[str, Any] = {
 }
 HEADER = (
     "suite,algo,env,game_seed,seed,config,commit,kind,timesteps,wall_seconds,mean_return,std_return,min_return,max_return,"
-    "optimum,q_explained_variance,message\n"
+    "optimum,q_explained_variance,rollout_return,message\n"
 )
-RUN = "tiny,MAPPO,penalty,,0,abc,,final,64,1.0,2.0,0.0,2.0,2.0,,,\n"
+RUN = "tiny,MAPPO,penalty,,0,abc,,final,64,1.0,2.0,0.0,2.0,2.0,,,,\n"
 
 
 class Mistake(NamedTuple):

@@ -44,7 +44,13 @@ def trained_run(**fields: Any) -> TrainedRun:
     final = fields.get("final_return", 1.0)
     known: dict[str, Any] = {"algo": "mappo", "env": "penalty", "game_seed": None, "seed": 0, "final_return": final}
     known |= {"timesteps": np.array([16.0, 48.0, 64.0]), "returns": np.array([0.0, final, final]), "final_timesteps": 64}
-    known |= {"explained_variances": np.full(3, np.nan), "best_return": None, "optimum": None, "wall_seconds": 60.0}
+    known |= {
+        "explained_variances": np.full(3, np.nan),
+        "rollout_returns": np.full(3, np.nan),
+        "best_return": None,
+        "optimum": None,
+        "wall_seconds": 60.0,
+    }
     return TrainedRun(**known | fields)
 
 
@@ -52,15 +58,23 @@ def rows_of_run(**fields: Any) -> list[results.Row]:
     """The rows of such a run in a table: three evaluations, and the trained model."""
     known: dict[str, Any] = {"suite": "games", "algo": "mappo", "env": "penalty", "game_seed": None, "seed": 0, "config": "0"}
     known |= {"commit": "0", "kind": "final", "timesteps": 64, "wall_seconds": 60.0, "mean_return": 1.0, "std_return": 0.0}
-    known |= {"min_return": 1.0, "max_return": 1.0, "optimum": None, "q_explained_variance": None, "message": ""} | fields
-    explained = known.pop("q_explained_variance")
-    final = results.Row(**known, q_explained_variance=None)
+    known |= {
+        "min_return": 1.0,
+        "max_return": 1.0,
+        "optimum": None,
+        "q_explained_variance": None,
+        "rollout_return": None,
+        "message": "",
+    }
+    known |= fields
+    logged = {name: known[name] for name in ("q_explained_variance", "rollout_return")}
+    final = results.Row(**known | dict.fromkeys(logged))
     curve = [
         final._replace(
             kind="curve",
             timesteps=timesteps,
             mean_return=share * known["mean_return"],
-            q_explained_variance=None if timesteps == 16 else explained,
+            **dict.fromkeys(logged) if timesteps == 16 else logged,
         )
         for timesteps, share in ((16, 0.0), (48, 1.0), (64, 1.0))
     ]
@@ -196,6 +210,27 @@ def test_explained_variance_is_that_of_the_last_evaluation_in_a_part() -> None:
 
 
 @pytest.mark.parametrize(
+    ("others", "learned_after"),
+    [
+        # Runs that do not know it do not count, those that never get there do
+        ([], None),
+        ([[np.nan, 9.4, 9.5]], 64.0),
+        ([[np.nan, 9.4, 9.5], [np.nan, 9.6, 9.0], [0.0, 9.4, 9.4]], 64.0),
+        ([[np.nan, 9.4, 9.5], [0.0, 9.4, 9.4]], np.inf),
+    ],
+)
+def test_learning_takes_until_sampled_actions_earn_most_of_the_optimum(
+    others: list[list[float]], learned_after: float | None
+) -> None:
+    curves = [[np.nan] * 3, *others]
+    runs = [trained_run(seed=seed, optimum=10.0, rollout_returns=np.array(returns)) for seed, returns in enumerate(curves)]
+    (summary,) = summaries(normalized(runs, {})[0])
+    assert summary.learned_after == learned_after
+    (returns,) = summaries(normalized([run._replace(optimum=None) for run in runs], {})[0])
+    assert returns.learned_after is None
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "There is no .*give --scores"),
@@ -217,7 +252,7 @@ def test_ranges_are_two_numbers(text: str | None, message: str, tmp_path: Path) 
 def test_tables_tell_configurations_apart_and_leave_out_failures(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     rows = [
-        *rows_of_run(algo="mappo", seed=0, game_seed=3, optimum=2.0, q_explained_variance=0.5),
+        *rows_of_run(algo="mappo", seed=0, game_seed=3, optimum=2.0, q_explained_variance=0.5, rollout_return=1.8),
         # Two suites, each with its settings, are told apart by their names, also where only one has runs
         *rows_of_run(algo="happo", suite="one", config="a"),
         *rows_of_run(algo="happo", suite="two", config="b"),
@@ -243,6 +278,7 @@ def test_tables_tell_configurations_apart_and_leave_out_failures(tmp_path: Path)
     np.testing.assert_array_equal(first.timesteps, [16, 48, 64])
     np.testing.assert_array_equal(first.returns, [0.0, 1.0, 1.0])
     np.testing.assert_array_equal(first.explained_variances, [np.nan, 0.5, 0.5])
+    np.testing.assert_array_equal(first.rollout_returns, [np.nan, 1.8, 1.8])
 
 
 def with_rows(rows: list[results.Row]) -> Callable[[Path], list[str]]:
@@ -378,14 +414,14 @@ def test_command_reports_known_runs(
     main()
     printed = capsys.readouterr()
     lines = [" ".join(line.split()) for line in printed.out.splitlines()]
-    assert lines[2] == "1 0.075 (0.075 to 0.075) 0.050 (0.050 to 0.050) 0% - - - - 1.0 mappo"
+    assert lines[2] == "1 0.075 (0.075 to 0.075) 0.050 (0.050 to 0.050) 0% - - - - - 1.0 mappo"
     resamples = np.sort(list(product(FIVE, repeat=5)))[:, 1:4].mean(axis=1)
     expected = np.array([0.03, *np.percentile(resamples, (2.5, 97.5))])
     figures = [float(word.strip("()")) for word in lines[3].replace("to", "").split()[1:7]]
     np.testing.assert_allclose(figures[:3], expected, atol=0.002)
     np.testing.assert_allclose(figures[3:], expected * 2 / 3, atol=0.002)
     # One of five has found the optimum; at the end the median seed is 2
-    assert lines[3].endswith("20% - - - 0.20 1.0 cora_ppo")
+    assert lines[3].endswith("20% - - - - 0.20 1.0 cora_ppo")
     assert "cora_ppo 0: 1.00 1: 2.00 2: 3.00 3: 4.00 4: 100.00" in lines
     assert "The numbers of runs differ, from 1 to 5" in printed.err
     assert "marl-eval wants the same seeds" in printed.err
@@ -433,6 +469,7 @@ def test_folders_of_trainings_are_read(tmp_path: Path) -> None:
     assert run.wall_seconds is not None
     # The first update has explained something before the second evaluation
     assert np.isfinite(run.explained_variances[1:]).all()
+    assert np.isfinite(run.rollout_returns).all()
 
     # Another setting, another seed of the same, and one that has not come to its end
     def copy(name: str, change: Callable[[str], str], has_model: bool = True) -> None:

@@ -54,6 +54,8 @@ class Row(NamedTuple):
     :param optimum: Highest return possible, None where the environment does not know it.
     :param q_explained_variance: ``train/q_explained_variance`` of the last update before an evaluation of the kind
         ``"curve"``, None where the algorithm has no Q-critic.
+    :param rollout_return: ``rollout/ep_rew_mean`` at the last rollout before such an evaluation: what the last hundred
+        episodes of the training earned, with sampled actions.
     :param message: Error of a run that has failed, else empty.
     """
 
@@ -73,6 +75,7 @@ class Row(NamedTuple):
     max_return: float | None
     optimum: float | None
     q_explained_variance: float | None
+    rollout_return: float | None
     message: str
 
     @property

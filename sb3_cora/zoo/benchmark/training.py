@@ -1,7 +1,6 @@
 """One run of a benchmark: training and evaluation, in this process."""
 
 import contextlib
-import csv
 import json
 import os
 import re
@@ -10,7 +9,7 @@ import sys
 import time
 import traceback
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import yaml
 import sb3_cora
 from sb3_cora.common.training_state.files import read_latest_state, state_files
 from sb3_cora.envs.batched_game import GameEnv
+from sb3_cora.zoo import training_log
 from sb3_cora.zoo.benchmark.suites import Task
 from sb3_cora.zoo.enjoy import main as enjoy_main
 from sb3_cora.zoo.mistakes import Refused
@@ -125,7 +125,7 @@ def failed(task: Task, commit: str, message: str, wall_seconds: float) -> Row:
     seconds = round(wall_seconds, 4)
     # A line of a table, so no line breaks; all of it is in the run's log.
     line = " ".join(message.split())[:500]
-    return Row(*task.run, commit, "failed", 0, seconds, None, None, None, None, None, None, line)
+    return Row(*task.run, commit, "failed", 0, seconds, None, None, None, None, None, None, None, line)
 
 
 def train(task: Task, folder: Path, interrupted: Path | None) -> float:
@@ -183,8 +183,8 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
     n_episodes = 1 if isinstance(env, GameEnv) else task.evaluations.final_eval_episodes
     env.close()
 
-    def row(kind: str, timesteps: int, returns: np.ndarray, explained: float | None = None) -> Row:
-        figures = (wall_seconds, returns.mean(), returns.std(), returns.min(), returns.max(), optimum, explained)
+    def row(kind: str, timesteps: int, returns: np.ndarray, *logged: float | None) -> Row:
+        figures = (wall_seconds, returns.mean(), returns.std(), returns.min(), returns.max(), optimum, *logged)
         rounded = (None if figure is None else round(float(figure), 4) for figure in figures)
         return Row._make((*task.run, commit, kind, timesteps, *rounded, ""))
 
@@ -192,8 +192,11 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
     if (saved / "evaluations.npz").is_file():
         with np.load(saved / "evaluations.npz") as data:
             timesteps, results = data["timesteps"].tolist(), data["results"]
-        explained = explained_variances(saved / "progress.csv", timesteps)
-        rows += [row("curve", *evaluation) for evaluation in zip(timesteps, results, explained, strict=True)]
+        logged = [
+            training_log.last_values(training_log.read(saved / "progress.csv", name), timesteps)
+            for name in (training_log.EXPLAINED_VARIANCE, training_log.ROLLOUT_RETURN)
+        ]
+        rows += [row("curve", *evaluation) for evaluation in zip(timesteps, results, *logged, strict=True)]
     for kind, path in {"best": saved / "best_model.zip", "final": saved / f"{name}.zip"}.items():
         if not path.is_file():
             continue  # without evaluations during the training there is no best model
@@ -205,18 +208,5 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
         flags += ["--eval-episodes", str(n_episodes), "--n-envs", str(n_episodes)]
         flags += ["--load-best"] if kind == "best" else []
         sys.argv = [str(SCRIPTS / "enjoy.py"), *flags]
-        rows.append(row(kind, done, enjoy_main().returns))
+        rows.append(row(kind, done, enjoy_main().returns, None, None))
     return rows
-
-
-def explained_variances(progress: Path, timesteps: Iterable[int]) -> list[float | None]:
-    """
-    :param progress: Log of a training, as Stable-Baselines3 writes it.
-    :param timesteps: Of evaluations.
-    :return: For each the Q-critics' explained variance in the last update before it, None if there was none.
-    """
-    name = "train/q_explained_variance"
-    with progress.open(newline="", encoding="utf-8") as file:
-        # What an update has recorded is written with the next evaluation or rollout, so before or with the one asked for.
-        logged = [(int(line["time/total_timesteps"]), float(line[name])) for line in csv.DictReader(file) if line.get(name)]
-    return [[None, *(value for logged_at, value in logged if logged_at <= step)][-1] for step in timesteps]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from sb3_cora.zoo.plot.runs import Environment
-from sb3_cora.zoo.plot.summary import FRACTIONS, OPTIMAL, Aggregate, Summary
+from sb3_cora.zoo.plot.summary import FRACTIONS, LEARNED, OPTIMAL, Aggregate, Summary
 from sb3_cora.zoo.statistics import Estimate
 
 
@@ -34,19 +34,21 @@ def environment_lines(environment: Environment, summaries: Sequence[Summary]) ->
     :return: Lines of its part of the report.
     """
     yield (
-        f"{environment.name}: {environment.unit}, interquartile mean (95 % interval); median Q explained variance at parts of "
-        "the training"
+        f"{environment.name}: {environment.unit}, interquartile mean (95 % interval); medians of the steps until sampled "
+        f"actions earn {LEARNED:.0%}, and of the Q explained variance at parts of the training"
     )
+    found, learned = f">={OPTIMAL:.0%}", f"{LEARNED:.0%} after"
     explained = "".join(f"{f'Q {fraction:.0%}':>7}" for fraction in FRACTIONS)
-    yield f"{'runs':>4}{'final':>32}{'area under curve':>32}{f'>={OPTIMAL:.0%}':>8}{explained}{'minutes':>9}  algorithm"
+    yield f"{'runs':>4}{'final':>32}{'area under curve':>32}{found:>8}{learned:>11}{explained}{'minutes':>9}  algorithm"
     digits = n_digits(environment.is_normalized)
     for summary in summaries:
         found = "-" if summary.at_optimum is None else f"{summary.at_optimum:.0%}"
+        learned = "-" if summary.learned_after is None else f"{summary.learned_after:.0f}".replace("inf", "never")
         explained = "".join(f"{'-' if value is None else f'{value:.2f}':>7}" for value in summary.explained_variances)
         minutes = "-" if summary.minutes is None else f"{summary.minutes.value:.1f}"
         yield (
             f"{summary.n_runs:>4}{interval_text(summary.final, digits):>32}{interval_text(summary.area, digits):>32}"
-            f"{found:>8}{explained}{minutes:>9}  {summary.algo}"
+            f"{found:>8}{learned:>11}{explained}{minutes:>9}  {summary.algo}"
         )
     yield "Final returns, (game seed/)seed: return"
     for algo, runs in environment.runs.items():

@@ -18,6 +18,8 @@ class TrainedRun(NamedTuple):
     :param returns: Of these evaluations, ``(n_evaluations,)``.
     :param explained_variances: Of the Q-critics in the last update before each of them, ``(n_evaluations,)``, NaN where
         unknown.
+    :param rollout_returns: What the training's last hundred episodes before each of them earned, with sampled actions,
+        ``(n_evaluations,)``, NaN where unknown.
     :param final_timesteps: Timesteps of the whole training.
     :param final_return: Return of the trained model.
     :param best_return: Return of the best model during the training, None if unknown.
@@ -34,6 +36,7 @@ class TrainedRun(NamedTuple):
     timesteps: np.ndarray
     returns: np.ndarray
     explained_variances: np.ndarray
+    rollout_returns: np.ndarray
     final_timesteps: int
     final_return: float
     best_return: float | None
@@ -51,6 +54,11 @@ class TrainedRun(NamedTuple):
     def final_score(self) -> float:
         """Score of the trained model."""
         return (self.final_return - self.low) / (self.high - self.low)
+
+    @property
+    def rollout_scores(self) -> np.ndarray:
+        """Scores of what was earned with sampled actions, ``(n_evaluations,)``, NaN where unknown."""
+        return (self.rollout_returns - self.low) / (self.high - self.low)
 
     @property
     def area(self) -> float:

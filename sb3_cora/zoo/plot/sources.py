@@ -1,6 +1,5 @@
 """Where runs are read from: tables of benchmarks, and folders of rl_zoo3's trainings."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from sb3_cora.zoo import results
+from sb3_cora.zoo import results, training_log
 from sb3_cora.zoo.plot.runs import Source, TrainedRun
 
 
@@ -98,6 +97,7 @@ def _of_rows(run: results.Run, label: str, rows: Sequence[results.Row]) -> Train
         timesteps=np.array([row.timesteps for row in curve], dtype=float),
         returns=np.array([row.mean_return for row in curve], dtype=float),
         explained_variances=np.array([row.q_explained_variance for row in curve], dtype=float),
+        rollout_returns=np.array([row.rollout_return for row in curve], dtype=float),
         final_timesteps=final.timesteps,
         final_return=final.mean_return,
         best_return=best[0] if best else None,
@@ -232,9 +232,12 @@ def _of_folder(saved: _Saved, algo: str, env: str) -> TrainedRun:
     """
     with np.load(saved.folder / "evaluations.npz") as data:
         timesteps, returns = data["timesteps"].astype(float), data["results"].mean(axis=1)
-    logged = _read_progress(saved.folder / "progress.csv")
-    seconds = logged["time/time_elapsed"]
-    explained = logged["train/q_explained_variance"]
+    log = saved.folder / "progress.csv"
+    seconds = training_log.read(log, "time/time_elapsed")
+    explained, rollout_returns = (
+        np.array(training_log.last_values(training_log.read(log, name), timesteps), dtype=float)
+        for name in (training_log.EXPLAINED_VARIANCE, training_log.ROLLOUT_RETURN)
+    )
     return TrainedRun(
         algo=algo,
         env=env,
@@ -242,26 +245,11 @@ def _of_folder(saved: _Saved, algo: str, env: str) -> TrainedRun:
         seed=saved.seed,
         timesteps=timesteps,
         returns=returns,
-        # What an update has recorded is written with the next evaluation or rollout, so before or with the one asked for
-        explained_variances=np.array([[np.nan, *(value for at, value in explained if at <= step)][-1] for step in timesteps]),
+        explained_variances=explained,
+        rollout_returns=rollout_returns,
         final_timesteps=int(max([timesteps[-1], *(at for at, _ in seconds)])),
         final_return=float(returns[-1]),
         best_return=float(returns.max()),
         optimum=None,
         wall_seconds=seconds[-1][1] if seconds else None,
     )
-
-
-def _read_progress(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """
-    :param path: Log of a training, as Stable-Baselines3 writes it, or none.
-    :return: Timesteps and values of what is needed of it, by the name of the column.
-    """
-    logged: dict[str, list[tuple[float, float]]] = {"time/time_elapsed": [], "train/q_explained_variance": []}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
-                for name, values in logged.items():
-                    if line.get(name):
-                        values.append((float(line["time/total_timesteps"]), float(line[name])))
-    return logged

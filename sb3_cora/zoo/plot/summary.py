@@ -23,6 +23,8 @@ from sb3_cora.zoo.statistics import (
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 # Score from which on a run counts as having found the optimum
 OPTIMAL = 0.99
+# Score of sampled actions from which on a run counts as having learned
+LEARNED = 0.95
 
 
 class Summary(NamedTuple):
@@ -34,6 +36,9 @@ class Summary(NamedTuple):
     :param final: Mean score of the trained models.
     :param area: Mean area under the learning curves, None if a run has no evaluation during the training.
     :param at_optimum: Share of the trained models whose score is at least ``OPTIMAL``, None if scores are returns.
+    :param learned_after: Median over the runs of the timesteps of the first evaluation before which the training's last
+        hundred episodes, with sampled actions, earned at least ``LEARNED``; infinite where they never did. None if scores are
+        returns or no run knows it.
     :param explained_variances: Median over the runs of the Q-critics' explained variance at the end of each of ``FRACTIONS``
         of the training, None where no run knows it.
     :param minutes: Mean duration of a training, None if a run does not know it.
@@ -44,6 +49,7 @@ class Summary(NamedTuple):
     final: Estimate
     area: Estimate | None
     at_optimum: float | None
+    learned_after: float | None
     explained_variances: tuple[float | None, ...]
     minutes: Estimate | None
 
@@ -92,6 +98,7 @@ def _summary(algo: str, runs: Sequence[TrainedRun], is_normalized: bool) -> Summ
         final=mean_and_interval(finals),
         area=None if np.isnan(areas).any() else mean_and_interval(areas),
         at_optimum=float((finals >= OPTIMAL).mean()) if is_normalized else None,
+        learned_after=_learned_after(runs) if is_normalized else None,
         explained_variances=tuple(_explained_variance(runs, fraction) for fraction in FRACTIONS),
         minutes=None if np.isnan(seconds).any() else mean_and_interval(seconds / 60),
     )
@@ -106,6 +113,16 @@ def _explained_variance(runs: Sequence[TrainedRun], fraction: float) -> float | 
     last = [[np.nan, *run.explained_variances[run.timesteps <= fraction * run.final_timesteps]][-1] for run in runs]
     known = [value for value in last if not np.isnan(value)]
     return float(np.median(known)) if known else None
+
+
+def _learned_after(runs: Sequence[TrainedRun]) -> float | None:
+    """
+    :param runs: Of an algorithm on an environment.
+    :return: See ``Summary``.
+    """
+    known = [run for run in runs if not np.isnan(run.rollout_returns).all()]
+    firsts = [min(run.timesteps[run.rollout_scores >= LEARNED], default=np.inf) for run in known]
+    return float(np.median(firsts)) if firsts else None
 
 
 def comparable(environments: Sequence[Environment], algos: Sequence[str]) -> list[str]:
