@@ -16,11 +16,11 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 SHORT = ("--env-kwargs", "max_steps:5")
 TINY = ("n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
 LESS = {
-    "train.py": ("-n", "64", "--eval-freq", "64", "--eval-episodes", "2", "--n-eval-envs", "2", "--final-eval-episodes", "-1"),
+    "train.py": ("-n", "32", "--eval-freq", "32", "--eval-episodes", "2", "--n-eval-envs", "2", "--final-eval-episodes", "-1"),
     "enjoy.py": ("--eval-episodes", "2", "--n-envs", "2"),
     "record_video.py": ("-n", "3"),
     "explain.py": ("-n", "3", "--format", "none"),
-    "tune.py": ("-n", "64", "--n-trials", "1", "--n-evaluations", "1"),
+    "tune.py": ("-n", "32", "--n-trials", "1", "--n-evaluations", "1"),
     "benchmark.py": ("--workers", "2", "--no-plots", "--dry-run"),
     "plot.py": (),
 }
