@@ -1,5 +1,6 @@
 """The algorithms that tests run over, read off what the package exports."""
 
+import inspect
 from typing import Any
 
 import torch as th
@@ -19,8 +20,24 @@ ALGORITHMS_WITH_Q = [algorithm for algorithm in ALGORITHMS if issubclass(algorit
 # Those that play a cooperative game for each sample
 ALGORITHMS_WITH_GAME = [algorithm for algorithm in ALGORITHMS if issubclass(algorithm, sb3_cora.CORAPPO)]
 
+
+def learns_as(algorithm: type[CooperativeOnPolicyAlgorithm]) -> type:
+    """
+    :param algorithm: Class of a model
+    :return: The class whose code it learns by: its own, or where it has no more than a constructor that of a parent
+    """
+    return next(
+        cls
+        for cls in algorithm.__mro__
+        if any(inspect.isfunction(member) for name, member in vars(cls).items() if name != "__init__")
+    )
+
+
+# One of all that learn by the same code, for what does not depend on the settings that make the others
+LEARNERS = list({learns_as(algorithm): algorithm for algorithm in reversed(ALGORITHMS)}.values())
+
 # Small enough that an iteration takes milliseconds
-TINY: dict[str, Any] = {"n_steps": 16, "batch_size": 8, "n_epochs": 2, "seed": 0, "device": "cpu"}
+TINY: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "seed": 0, "device": "cpu"}
 
 
 def make_tiny(algorithm: type[CooperativeOnPolicyAlgorithm], env: Any, **settings: Any) -> CooperativeOnPolicyAlgorithm:

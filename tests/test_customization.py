@@ -19,13 +19,13 @@ from sb3_cora import CORAPPO, HAPPO, IPPO, MAPPO
 from sb3_cora.common.buffers import JointRolloutBuffer
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout import Rollout
-from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, assert_same_weights, assert_trained, make_tiny, weights
+from tests.algorithms import ALGORITHMS_WITH_Q, LEARNERS, assert_same_weights, assert_trained, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam
 from tests.one_agent import OneAgent
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
-over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+over_learners = pytest.mark.parametrize("algorithm", LEARNERS)
 
 
 class Assign(BaseCallback):
@@ -43,7 +43,7 @@ class Assign(BaseCallback):
         setattr(self.model, self.name, self.value)
 
 
-@over_algorithms
+@over_learners
 def test_schedules_are_called_as_in_ppo(algorithm: Algorithm) -> None:
     settings = {"clip_range": LinearSchedule(0.3, 0.1, 1.0), "clip_range_vf": 0.4}
     ppo = PPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=8, **settings)
@@ -54,7 +54,7 @@ def test_schedules_are_called_as_in_ppo(algorithm: Algorithm) -> None:
 
 
 @pytest.mark.parametrize("value", [0.01, lambda remaining: 0.01], ids=["number", "schedule"])
-@over_algorithms
+@over_learners
 def test_what_a_callback_changes_takes_effect(algorithm: Algorithm, value: Any, tmp_path: Path) -> None:
     make_tiny(algorithm, NoisyTeam(), clip_range_vf=0.2, vf_learning_rate=1e-3).save(tmp_path / "model")
     names = {"clip_range": "train/clip_range", "clip_range_vf": "train/clip_range_vf"}
@@ -67,7 +67,7 @@ def test_what_a_callback_changes_takes_effect(algorithm: Algorithm, value: Any, 
         assert loaded.logger.name_to_value[metric] == 0.01, name
 
 
-@over_algorithms
+@over_learners
 def test_a_learning_rate_that_a_callback_changes_is_everyones(algorithm: Algorithm) -> None:
     of_policy = {"q_learning_rate": None} if algorithm in ALGORITHMS_WITH_Q else {}
     model = make_tiny(algorithm, NoisyTeam(), **of_policy)
@@ -84,7 +84,7 @@ def test_a_learning_rate_that_a_callback_changes_is_everyones(algorithm: Algorit
 
 
 @pytest.mark.parametrize("clip_range_vf", [0.0, -0.2, float("nan")])
-@over_algorithms
+@over_learners
 def test_values_cannot_be_clipped_to_nothing(algorithm: Algorithm, clip_range_vf: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"clip_range_vf must be positive, not {clip_range_vf}; pass None"):
         make_tiny(algorithm, NoisyTeam(), clip_range_vf=clip_range_vf)
@@ -106,7 +106,7 @@ class DoublePrecisionTeam(NoisyTeam):
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_sde": True}, {"policy_kwargs": {"squash_mean": True}}], ids=str)
-@over_algorithms
+@over_learners
 def test_actions_of_double_precision(algorithm: Algorithm, settings: dict[str, Any], tmp_path: Path) -> None:
     model = make_tiny(algorithm, DoublePrecisionTeam(), **settings)
     before = weights(model)
@@ -139,7 +139,7 @@ def policy_with_optimizer(algorithm: Algorithm, kind: str) -> type:
 
 @pytest.mark.parametrize("separate_grad_norms", [False, True])
 @pytest.mark.parametrize("kind", ["one group", "further group"])
-@over_algorithms
+@over_learners
 def test_optimizers_of_the_users_own(algorithm: Algorithm, kind: str, separate_grad_norms: bool) -> None:
     policy_class = policy_with_optimizer(algorithm, kind)
     model = algorithm(
@@ -149,7 +149,7 @@ def test_optimizers_of_the_users_own(algorithm: Algorithm, kind: str, separate_g
     assert_trained(before, model.learn(32))
 
 
-@over_algorithms
+@over_learners
 def test_a_rate_for_the_value_function_wants_a_group_of_its_own(algorithm: Algorithm) -> None:
     policy_class = policy_with_optimizer(algorithm, "further group")
     further = algorithm(policy_class, NoisyTeam(), n_steps=8, batch_size=8, vf_learning_rate=0.5).learn(8)
@@ -168,7 +168,7 @@ def test_the_norm_of_further_parameters_is_clipped() -> None:
     assert abs(model.policy.temperature.item() - 1.0) == pytest.approx(1e-3, rel=1e-2)  # type: ignore[attr-defined, operator]
 
 
-@over_algorithms
+@over_learners
 def test_networks_without_hidden_layers(algorithm: Algorithm) -> None:
     net_arch: Any = []
     if algorithm in ALGORITHMS_WITH_Q:
@@ -184,7 +184,7 @@ def test_networks_without_hidden_layers(algorithm: Algorithm) -> None:
         assert len(layers) == (4 if algorithm is HAPPO and "share_parameters" not in settings else 2)
 
 
-@over_algorithms
+@over_learners
 def test_the_legacy_form_of_net_arch(algorithm: Algorithm, tmp_path: Path) -> None:
     policy_kwargs = {"net_arch": [{"pi": [8], "vf": [16]}]}
     with pytest.warns(UserWarning, match="pass directly a dictionary"):
@@ -204,13 +204,13 @@ def test_the_legacy_form_of_net_arch(algorithm: Algorithm, tmp_path: Path) -> No
         ({"features_extractor_kwargs": {"features_dim": 3}}, "features_extractor_kwargs=.* without a features_extractor"),
     ],
 )
-@over_algorithms
+@over_learners
 def test_options_of_policies_that_are_not_there(algorithm: Algorithm, policy_kwargs: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make_tiny(algorithm, NoisyTeam(), policy_kwargs=policy_kwargs)
 
 
-@over_algorithms
+@over_learners
 def test_options_of_policies_as_they_are_by_default(algorithm: Algorithm) -> None:
     policy_kwargs = {"full_std": True, "use_expln": False, "squash_output": False, "normalize_images": False}
     model = make_tiny(algorithm, NoisyTeam(), policy_kwargs=policy_kwargs).learn(16)
@@ -231,7 +231,7 @@ class Sines(BaseFeaturesExtractor):
 
 @pytest.mark.parametrize("env_class", [NoisyTeam, MaskedTeam])
 @pytest.mark.parametrize("settings", [{"separate_grad_norms": True}, {"share_parameters": True}], ids=str)
-@over_algorithms
+@over_learners
 def test_features_extractors(algorithm: Algorithm, settings: dict[str, Any], env_class: type, tmp_path: Path) -> None:
     policy_kwargs = {"features_extractor_class": Sines, "features_extractor_kwargs": {"features_dim": 5}}
     model = make_tiny(algorithm, env_class(), policy_kwargs=policy_kwargs, **settings)
@@ -293,14 +293,14 @@ def test_one_agent_with_a_features_extractor_acts_as_ppo(env_id: str) -> None:
         th.testing.assert_close(ours.predict_values(observations[:, None]), theirs.predict_values(observations))
 
 
-@over_algorithms
+@over_learners
 def test_a_flat_features_extractor_changes_nothing(algorithm: Algorithm) -> None:
     model = make_tiny(algorithm, NoisyTeam(), policy_kwargs={"features_extractor_class": FlattenExtractor}).learn(32)
     assert_same_weights(weights(model), weights(make_tiny(algorithm, NoisyTeam()).learn(32)))
 
 
 @pytest.mark.parametrize(("env_class", "normalize_values"), [(NoisyTeam, False), (MaskedTeam, True)])
-@over_algorithms
+@over_learners
 def test_a_rollout_can_be_trained_on_twice(algorithm: Algorithm, normalize_values: bool, env_class: type) -> None:
     model = make_tiny(algorithm, make_vec_env(env_class, 2, seed=0), normalize_values=normalize_values)
     rollouts: list[Rollout] = []
@@ -330,7 +330,7 @@ def test_training_twice_is_training_with_more_epochs() -> None:
         th.testing.assert_close(parameter, weights(twice)[name], rtol=1e-5, atol=1e-6)
 
 
-@over_algorithms
+@over_learners
 def test_rollout_buffers_hold_what_is_collected(algorithm: Algorithm) -> None:
     for env in (NoisyTeam(), MaskedTeam()):
         fitting = make_tiny(algorithm, env)._default_rollout_buffer_class()

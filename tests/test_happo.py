@@ -76,9 +76,9 @@ def test_a_turn_leaves_the_other_agents_as_they_are() -> None:
         pairs = zip(before.value_critic.parameters(), after.value_critic.parameters(), strict=True)
         moved = [not th.equal(old, new) for old, new in pairs]
         assert all(moved) if turn.with_value_function else not any(moved)
-    # Two epochs of four minibatches: so many steps has each tensor made
+    # Two epochs of two minibatches: so many steps has each tensor made
     state = model.policy.optimizer.state_dict()["state"]
-    assert {int(moments["step"]) for moments in state.values()} == {8}
+    assert {int(moments["step"]) for moments in state.values()} == {4}
 
 
 def test_an_update_is_the_gradient_weighted_with_the_factor() -> None:

@@ -9,14 +9,15 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from sb3_cora import CORAPPO, IPPO, MAPPO, make_joint_vec_env
+from sb3_cora import COMAPPO, CORAPPO, IPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q
+from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_Q, LEARNERS
 from tests.joint_games import Lap, MatrixGame, NoisyTeam, TargetGame
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+over_learners = pytest.mark.parametrize("algorithm", LEARNERS)
 
 # Many environments, few steps and few minibatches in each rollout, and large steps with each of these
 N_ENVS = 16
@@ -40,7 +41,7 @@ def test_matrix_game_is_solved(algorithm: Algorithm, share_parameters: bool) -> 
     assert (probabilities[:, 2] > 0.8).all()
 
 
-@over_algorithms
+@over_learners
 def test_penalty_game_is_solved(algorithm: Algorithm) -> None:
     # With k = 0 a wrong corner costs nothing, and each of 25 steps is a game of its own that pays 10 where it is solved
     env = make_joint_vec_env("penalty", n_envs=2 * N_ENVS, k=0)
@@ -63,7 +64,7 @@ def test_the_agents_need_not_do_the_same(algorithm: Algorithm) -> None:
     np.testing.assert_array_equal(model.predict(np.ones((2, 1), np.float32), deterministic=True)[0], [0, 1])
 
 
-@over_algorithms
+@over_learners
 def test_continuous_targets_are_hit(algorithm: Algorithm) -> None:
     # The second agent has one action dimension of its own and one of padding
     targets = [[0.5, -0.4], [0.3]]
@@ -121,7 +122,8 @@ def learned_values_of_a_lap(
 @pytest.mark.parametrize("end", ["terminated", "truncated"])
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
-    [(algorithm, {}) for algorithm in ALGORITHMS] + [(algorithm, {"q_target": "lambda"}) for algorithm in ALGORITHMS_WITH_Q],
+    # COMA's critics are CORA's, and its credits have nothing to tell
+    [(algorithm, {}) for algorithm in LEARNERS if algorithm is not COMAPPO] + [(CORAPPO, {"q_target": "lambda"})],
 )
 def test_values_of_a_lap(algorithm: Algorithm, settings: dict[str, Any], end: str) -> None:
     # No action is better than another: what is left of the credits is noise, which must not end exploration
@@ -134,7 +136,7 @@ def test_values_of_a_lap(algorithm: Algorithm, settings: dict[str, Any], end: st
         np.testing.assert_allclose(estimates, 1.0, rtol=0.08)
 
 
-@over_algorithms
+@over_learners
 def test_normalized_values_learn_returns_of_any_size(algorithm: Algorithm) -> None:
     # The actors stay as they are, whatever the size of their credits
     settings = {"learning_rate": 0.0, "vf_learning_rate": 0.02}
@@ -148,7 +150,7 @@ def test_normalized_values_learn_returns_of_any_size(algorithm: Algorithm) -> No
 
 
 # IPPO's are the agents' own: tests/test_ippo.py
-@pytest.mark.parametrize("algorithm", [algorithm for algorithm in ALGORITHMS if algorithm is not IPPO])
+@pytest.mark.parametrize("algorithm", [algorithm for algorithm in LEARNERS if algorithm is not IPPO])
 def test_targets_in_the_buffer(algorithm: Algorithm) -> None:
     # Numbers of the rollout itself: rewards that the time limit has topped up, values, and where episodes start
     env = make_vec_env(NoisyTeam, n_envs=3, seed=0)

@@ -14,7 +14,7 @@ from sb3_cora.common.rollout import Rollout
 from sb3_cora.cora_ppo.cora_ppo import splits
 from sb3_cora.credit import CONCEPTS
 from tests.algorithms import (
-    ALGORITHMS,
+    LEARNERS,
     actor_weights,
     agent_networks,
     assert_trained,
@@ -25,7 +25,7 @@ from tests.joint_games import MaskedTeam
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
-over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+over_learners = pytest.mark.parametrize("algorithm", LEARNERS)
 
 
 def masked_model(algorithm: Algorithm, dead: tuple[int, ...] = (), **settings: Any) -> CooperativeOnPolicyAlgorithm:
@@ -33,13 +33,13 @@ def masked_model(algorithm: Algorithm, dead: tuple[int, ...] = (), **settings: A
 
 
 @pytest.mark.parametrize("share_parameters", [False, True], ids=["separate actors", "one actor"])
-@over_algorithms
+@over_learners
 def test_masked_actions_are_never_taken(algorithm: Algorithm, share_parameters: bool) -> None:
     # The environment raises on them. Large steps and no entropy bonus drive probabilities to their ends.
     env = make_vec_env(MaskedTeam, n_envs=8, seed=0)
     model = make_tiny(algorithm, env, share_parameters=share_parameters, learning_rate=0.03, batch_size=32, n_epochs=4)
     before = weights(model)
-    model.learn(640)
+    model.learn(384)
     assert_trained(before, model)
     assert np.isfinite(model.rollout_buffer.log_probs).all()
     for deterministic in (True, False):
@@ -51,7 +51,7 @@ def test_masked_actions_are_never_taken(algorithm: Algorithm, share_parameters: 
             episodes += dones.sum()
 
 
-@over_algorithms
+@over_learners
 def test_the_dead_without_any_action_stay_within_the_space(algorithm: Algorithm) -> None:
     model = masked_model(algorithm, dead=(1,)).learn(64)
     counts = model.action_space.nvec
@@ -134,7 +134,7 @@ def test_a_lone_survivor_plays_no_game(credit_scale: str) -> None:
         assert logged[name] == 0.0, name
 
 
-@over_algorithms
+@over_learners
 def test_actors_that_are_dead_throughout_do_not_change(algorithm: Algorithm) -> None:
     model = masked_model(algorithm, dead=(1,), ent_coef=0.1)
     before = actor_weights(model)
@@ -145,7 +145,7 @@ def test_actors_that_are_dead_throughout_do_not_change(algorithm: Algorithm) -> 
         assert moved.tolist() == [True, False, True], name
 
 
-@over_algorithms
+@over_learners
 def test_the_dead_leave_no_trace_in_the_others(algorithm: Algorithm) -> None:
     # An agent that is dead throughout may as well have had a mind to do something else
     trained = []
@@ -160,9 +160,17 @@ def test_the_dead_leave_no_trace_in_the_others(algorithm: Algorithm) -> None:
         th.testing.assert_close(parameter, trained[1][name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("credit", CONCEPTS)
-def test_credits_of_the_dead_are_zero(credit: str) -> None:
-    model = masked_model(CORAPPO, dead=(1,), credit=credit)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"credit": credit} for credit in CONCEPTS),
+        # Estimates along orders in which the dead stand among the living
+        {"credit": "shapley", "n_coalitions": 4, "coalition_sampling": "permutations"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_credits_of_the_dead_are_zero(settings: dict[str, Any]) -> None:
+    model = masked_model(CORAPPO, dead=(1,), **settings)
     kept: dict[str, np.ndarray] = {}
     allocate = model._allocate_credits
 
@@ -178,14 +186,14 @@ def test_credits_of_the_dead_are_zero(credit: str) -> None:
     alive, credits = kept["alive"], kept["credits"]
     assert not alive[..., 1].any() and alive[..., 2].all() and set(alive[..., 0].ravel()) == {True, False}
     assert not credits[~alive].any() and np.isfinite(credits).all()
-    if CONCEPTS[credit].efficient:
+    if CONCEPTS[settings["credit"]].efficient:
         # The mean over the living is the team's advantage
         np.testing.assert_allclose(credits.sum(axis=2) / alive.sum(axis=2), kept["advantages"], rtol=1e-4, atol=1e-4)
     lone = alive.sum(axis=2) == 1
     np.testing.assert_allclose(credits[lone][:, 2], kept["advantages"][lone], rtol=1e-5, atol=1e-6)
 
 
-@over_algorithms
+@over_learners
 def test_nobody_alive(algorithm: Algorithm) -> None:
     model = masked_model(algorithm, dead=(0, 1, 2), ent_coef=0.1)
     before = weights(model)
@@ -197,7 +205,7 @@ def test_nobody_alive(algorithm: Algorithm) -> None:
         assert th.equal(parameter, before[name]) == (network == "actor" or algorithm is IPPO), name
 
 
-@over_algorithms
+@over_learners
 def test_critics_see_the_state_and_actors_their_own_row(algorithm: Algorithm) -> None:
     model = masked_model(algorithm)
     observation = model.get_env().reset()

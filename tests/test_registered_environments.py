@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_cora.common.env_util import make_joint_vec_env, registered_ids
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
-from tests.algorithms import ALGORITHMS, assert_trained, make_tiny, weights
+from tests.algorithms import ALGORITHMS, LEARNERS, assert_trained, make_tiny, weights
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "environments.md"
 
@@ -63,7 +63,7 @@ def test_an_argument_that_the_environment_does_not_know_is_refused(env_id: str) 
         with_marks(env_id, algorithm)
         for index, env_id in enumerate(registered_ids())
         # Elsewhere in turns: what an id hands out does not depend on who learns from it
-        for algorithm in (ALGORITHMS if env_id in SAMPLE_IDS else [ALGORITHMS[index % len(ALGORITHMS)]])
+        for algorithm in (LEARNERS if env_id in SAMPLE_IDS else [ALGORITHMS[index % len(ALGORITHMS)]])
     ],
 )
 def test_two_iterations(algorithm: type[CooperativeOnPolicyAlgorithm], env_id: str) -> None:

@@ -34,11 +34,11 @@ from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.resuming import LATEST, check_settings, resumed_arguments, saved_when_interrupted, warn_of_other_versions
 from sb3_cora.zoo.versions import versions
-from tests.algorithms import ALGORITHMS, make_tiny
+from tests.algorithms import LEARNERS, make_tiny
 from tests.joint_games import MaskedTeam, NoisyTeam
 from tests.processes import TIME_LIMIT, run_zoo, zoo_context
 
-N_ROLLOUTS = 4
+N_ROLLOUTS = 2
 
 FORKED = {"vec_env_cls": SubprocVecEnv, "vec_env_kwargs": {"start_method": "fork"}}
 
@@ -132,9 +132,9 @@ def train(training: Training, folder: Path, outcome: Path, resumed: bool) -> Non
     callbacks: list[BaseCallback] = [evaluations] if resumed else [evaluations, states]
     if resumed:
         callbacks.append(TrainingStateCallback(outcome.parent / "others", save_freq=10**6))
-        model.learn(model.timesteps_left, callbacks, log_interval=2, reset_num_timesteps=False)
+        model.learn(model.timesteps_left, callbacks, reset_num_timesteps=False)
     else:
-        model.learn(N_ROLLOUTS * model.n_steps * model.n_envs, callbacks, log_interval=2)
+        model.learn(N_ROLLOUTS * model.n_steps * model.n_envs, callbacks)
     optimizers = [model.policy.optimizer, *([model.policy.q_optimizer] if hasattr(model.policy, "q_optimizer") else [])]
     with outcome.open("wb") as file:
         pickle.dump(
@@ -201,7 +201,7 @@ def assert_resumed_exactly(training: Training, folder: Path) -> None:
     assert_same(dict(arrays[0]), dict(arrays[1]), "evaluations")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", LEARNERS)
 def test_algorithms(algorithm: type[CooperativeOnPolicyAlgorithm], tmp_path: Path) -> None:
     settings = {"learning_rate": LateSchedule(1e-3, 0.0, 0.1), "ent_coef": LateSchedule(0.1, 0.0, 0.2)}
     assert_resumed_exactly(Training(algorithm, "game", settings), tmp_path)

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import itertools
 import pkgutil
 import pydoc
 import re
@@ -23,7 +24,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 import sb3_cora
-from sb3_cora import COMAPPO, CORAPPO, IPPO, MAPPO, OptimisticMAPPO, ShapleyPPO, make_joint_vec_env
+from sb3_cora import COMAPPO, CORAPPO, HAPPO, IPPO, MAPPO, OptimisticMAPPO, ShapleyPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, OnPolicyArgumentsWithEta
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.q_critic_algorithm import QCriticArguments, QCriticOnPolicyAlgorithm
@@ -32,9 +33,11 @@ from tests.algorithms import (
     ALGORITHMS,
     ALGORITHMS_WITH_GAME,
     ALGORITHMS_WITH_Q,
+    LEARNERS,
     actor_weights,
     assert_same_weights,
     assert_trained,
+    learns_as,
     make_tiny,
     weights,
 )
@@ -43,6 +46,7 @@ from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS)
+over_learners = pytest.mark.parametrize("algorithm", LEARNERS)
 
 # Everything that a model is made of and that saving must not lose
 SETTINGS: dict[str, Any] = {
@@ -129,6 +133,11 @@ def test_every_algorithm_of_the_package_is_tested() -> None:
     found = {cls for cls in found if not cls.__module__.startswith("sb3_cora.common.")}
     assert {CORAPPO, MAPPO} <= found
     assert set(ALGORITHMS) == found
+    # Those that stand for others do, and the others have code of their own
+    learners = {algorithm.__name__: learns_as(algorithm) for algorithm in LEARNERS}
+    assert learners.pop("MAPPO") is CooperativeOnPolicyAlgorithm
+    assert learners == {cls.__name__: cls for cls in (COMAPPO, CORAPPO, HAPPO, IPPO)}
+    assert {learns_as(algorithm) for algorithm in ALGORITHMS} == {*learners.values(), CooperativeOnPolicyAlgorithm}
 
 
 @over_algorithms
@@ -164,10 +173,10 @@ def test_arguments_that_are_handed_on_have_the_types_of_their_constructor(argume
         assert {"policy", "env", *arguments.__annotations__} == set(parameters)
 
 
-@over_algorithms
+@over_learners
 def test_from_an_id_to_an_evaluated_model(algorithm: Algorithm, tmp_path: Path) -> None:
     # Sixteen worlds, for the length of rollout that a test can wait for
-    model = algorithm("MlpPolicy", "give_way", n_steps=2, batch_size=16, seed=0)
+    model = algorithm("MlpPolicy", "give_way", n_steps=2, batch_size=16, n_epochs=2, seed=0)
     before = weights(model)
     assert model.learn(3.2e1) is model
     assert model.num_timesteps == 32
@@ -200,20 +209,27 @@ def simple_spread(**kwargs: Any) -> Any:
     return pytest.importorskip("mpe2.simple_spread_v3").parallel_env(max_cycles=6, **kwargs)
 
 
+# What is called an environment, of how many environments and agents it is, by the kind
+CALLED_ENVIRONMENTS: dict[str, tuple[Callable[[], Any], int, int]] = {
+    "joint env": (NoisyTeam, 1, 3),
+    "joint env with a monitor": (lambda: Monitor(NoisyTeam(discrete=True)), 1, 3),
+    "VecEnv": (noisy_vec_env, 2, 3),
+    "Dict observations": (MaskedTeam, 1, 3),
+    "vmas Environment": (give_way_of_vmas, 4, 2),
+    "PettingZoo, discrete": (simple_spread, 1, 3),
+    "PettingZoo, continuous": (lambda: simple_spread(continuous_actions=True), 1, 3),
+    "id": (lambda: "vmas/simple_spread", 16, 3),
+}
+
+
 @pytest.mark.parametrize(
-    ("make_env", "n_envs", "n_agents"),
+    ("algorithm", "make_env", "n_envs", "n_agents"),
+    # The algorithms in turns, because what they are given is adapted before they see it
     [
-        pytest.param(NoisyTeam, 1, 3, id="joint env"),
-        pytest.param(lambda: Monitor(NoisyTeam(discrete=True)), 1, 3, id="joint env with a monitor"),
-        pytest.param(noisy_vec_env, 2, 3, id="VecEnv"),
-        pytest.param(MaskedTeam, 1, 3, id="Dict observations"),
-        pytest.param(give_way_of_vmas, 4, 2, id="vmas Environment"),
-        pytest.param(lambda: simple_spread(), 1, 3, id="PettingZoo, discrete"),
-        pytest.param(lambda: simple_spread(continuous_actions=True), 1, 3, id="PettingZoo, continuous"),
-        pytest.param(lambda: "vmas/simple_spread", 16, 3, id="id"),
+        pytest.param(algorithm, *called, id=f"{algorithm.__name__}-{kind}")
+        for (kind, called), algorithm in zip(CALLED_ENVIRONMENTS.items(), itertools.cycle(ALGORITHMS))
     ],
 )
-@over_algorithms
 def test_whatever_is_called_an_environment(
     algorithm: Algorithm, make_env: Callable[[], Any], n_envs: int, n_agents: int
 ) -> None:
@@ -245,7 +261,7 @@ def test_sb3_ppo_trains_on_the_same_environment() -> None:
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
-@over_algorithms
+@over_learners
 def test_predict(algorithm: Algorithm, discrete: bool) -> None:
     env = NoisyTeam(discrete=discrete)
     model = make_tiny(algorithm, env, policy_kwargs={"log_std_init": 1.0})
@@ -265,7 +281,7 @@ def test_predict(algorithm: Algorithm, discrete: bool) -> None:
     assert all(env.action_space.contains(sample) for sample in samples)
 
 
-@over_algorithms
+@over_learners
 def test_predict_from_dict_observations(algorithm: Algorithm) -> None:
     env = MaskedTeam()
     model = make_tiny(algorithm, env)
@@ -278,7 +294,7 @@ def test_predict_from_dict_observations(algorithm: Algorithm) -> None:
     assert samples.shape == (50, 3) and observation["action_mask"][np.arange(3), samples].all()
 
 
-@over_algorithms
+@over_learners
 def test_evaluate_policy_knows_the_return(algorithm: Algorithm) -> None:
     # Whatever is played, one step pays 2.5
     model = make_tiny(algorithm, MatrixGame(np.full((2, 3), 2.5)))
@@ -290,7 +306,7 @@ def test_evaluate_policy_knows_the_return(algorithm: Algorithm) -> None:
 def test_save_and_load(algorithm: Algorithm, with_env: bool, tmp_path: Path) -> None:
     settings = all_settings(algorithm)
     model = make_tiny(algorithm, noisy_vec_env(), **settings)
-    model.learn(64)
+    model.learn(32)
     model.save(tmp_path / "model.zip")
     # Only for a different number of environments, and read from an open file as well
     env = noisy_vec_env(n_envs=4) if with_env else None
@@ -304,7 +320,7 @@ def test_save_and_load(algorithm: Algorithm, with_env: bool, tmp_path: Path) -> 
         # Rates and clipping parameters become schedules, as in PPO
         assert (loaded_value(0.3) if isinstance(loaded_value, FloatSchedule) else loaded_value) == value, name
     assert loaded.policy.share_parameters and loaded.policy.net_arch == settings["policy_kwargs"]["net_arch"]
-    assert loaded.num_timesteps == 64 and loaded.n_agents == 3
+    assert loaded.num_timesteps == 32 and loaded.n_agents == 3
     assert (loaded.get_env() is None) != with_env
     observation = noisy_vec_env().reset()
     np.testing.assert_array_equal(
@@ -351,7 +367,7 @@ def test_learn_again(algorithm: Algorithm, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
-@over_algorithms
+@over_learners
 def test_a_loaded_model_goes_on_as_if_never_saved(algorithm: Algorithm, discrete: bool, tmp_path: Path) -> None:
     def run(interrupted: bool) -> dict[str, th.Tensor]:
         model = make_tiny(algorithm, noisy_vec_env(discrete=discrete), **all_settings(algorithm))
@@ -366,7 +382,7 @@ def test_a_loaded_model_goes_on_as_if_never_saved(algorithm: Algorithm, discrete
     assert_same_weights(run(interrupted=False), run(interrupted=True))
 
 
-@over_algorithms
+@over_learners
 def test_set_env(algorithm: Algorithm) -> None:
     model = make_tiny(algorithm, noisy_vec_env())
     model.learn(32)
@@ -377,9 +393,9 @@ def test_set_env(algorithm: Algorithm) -> None:
     model.learn(32)
     assert_trained(before, model)
 
-    single = make_tiny(algorithm, "give_way")
+    single = make_tiny(algorithm, "give_way", n_steps=2)
     single.set_env("give_way")
-    single.learn(16)
+    single.learn(32)
 
 
 @over_algorithms
@@ -434,7 +450,7 @@ def test_policy_save_and_load(algorithm: Algorithm, discrete: bool, tmp_path: Pa
     )
 
 
-@over_algorithms
+@over_learners
 def test_eval_callback_saves_the_best_model(algorithm: Algorithm, tmp_path: Path) -> None:
     model = make_tiny(algorithm, noisy_vec_env())
     callback = EvalCallback(
@@ -453,7 +469,7 @@ def test_eval_callback_saves_the_best_model(algorithm: Algorithm, tmp_path: Path
     assert weights(best).keys() == weights(model).keys()
 
 
-@over_algorithms
+@over_learners
 def test_checkpoints(algorithm: Algorithm, tmp_path: Path) -> None:
     model = make_tiny(algorithm, VecNormalize(noisy_vec_env()))
     model.learn(64, callback=CheckpointCallback(save_freq=16, save_path=str(tmp_path), save_vecnormalize=True))
@@ -463,7 +479,7 @@ def test_checkpoints(algorithm: Algorithm, tmp_path: Path) -> None:
     assert [algorithm.load(tmp_path / f"rl_model_{n}_steps").num_timesteps for n in steps] == [32, 64]
 
 
-@over_algorithms
+@over_learners
 def test_callbacks_see_the_training_and_can_stop_it(algorithm: Algorithm) -> None:
     class Stop(BaseCallback):
         def _on_step(self) -> bool:
@@ -482,17 +498,17 @@ def test_callbacks_see_the_training_and_can_stop_it(algorithm: Algorithm) -> Non
 
 
 @pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
-@over_algorithms
+@over_learners
 def test_progress_bar(algorithm: Algorithm, capfd: pytest.CaptureFixture[str]) -> None:
     make_tiny(algorithm, noisy_vec_env()).learn(64, progress_bar=True)
     assert "64/64" in capfd.readouterr().out
 
 
-@over_algorithms
+@over_learners
 def test_vec_normalize_keeps_statistics_of_each_agent(algorithm: Algorithm, tmp_path: Path) -> None:
     model = make_tiny(algorithm, VecNormalize(noisy_vec_env()))
     before = weights(model)
-    model.learn(128)
+    model.learn(64)
     assert_trained(before, model)
     normalize = model.get_vec_normalize_env()
     assert normalize is not None and normalize.obs_rms.mean.shape == (3, NoisyTeam.obs_dim)
@@ -512,7 +528,7 @@ def test_vec_normalize_keeps_statistics_of_each_agent(algorithm: Algorithm, tmp_
     np.testing.assert_array_equal(loaded_env.obs_rms.mean, mean)
 
 
-@over_algorithms
+@over_learners
 def test_vec_normalize_of_dict_observations(algorithm: Algorithm) -> None:
     env = VecNormalize(make_vec_env(MaskedTeam, n_envs=2, seed=0), norm_obs_keys=["observation", "state"])
     model = make_tiny(algorithm, env)
@@ -566,8 +582,8 @@ def test_what_is_logged_makes_sense(algorithm: Algorithm) -> None:
     model = make_tiny(algorithm, noisy_vec_env())
     logger = LoggedMetrics()
     model.set_logger(logger)
-    model.learn(128)
-    assert len(logger.history) == 4
+    model.learn(96)
+    assert len(logger.history) == 3
     for metrics in logger.history[1:]:
         assert metrics["train/std"] == pytest.approx(1.0, abs=0.1)
         if algorithm in ALGORITHMS_WITH_GAME:
@@ -598,7 +614,7 @@ def test_optimizers_share_no_parameter_and_leave_none_out(algorithm: Algorithm) 
     assert len(held) == len({id(parameter) for parameter in held}) == len(list(model.policy.parameters()))
 
 
-@over_algorithms
+@over_learners
 def test_schedules(algorithm: Algorithm) -> None:
     own = {"q_learning_rate": lambda remaining: 0.01 * remaining} if algorithm in ALGORITHMS_WITH_Q else {}
     model = make_tiny(
@@ -624,7 +640,7 @@ def test_schedules(algorithm: Algorithm) -> None:
         assert model.q_learning_rate(0.5) == pytest.approx(0.005)
 
 
-@over_algorithms
+@over_learners
 def test_target_kl_stops_the_epochs(algorithm: Algorithm, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"learning_rate": 0.1, "n_epochs": 8}
     free = make_tiny(algorithm, noisy_vec_env(), **settings)
@@ -636,7 +652,7 @@ def test_target_kl_stops_the_epochs(algorithm: Algorithm, capsys: pytest.Capture
     assert "Early stopping" in capsys.readouterr().out
 
 
-@over_algorithms
+@over_learners
 def test_a_policy_class_of_the_users_own(algorithm: Algorithm) -> None:
     base = algorithm.policy_aliases["MlpPolicy"]
 
@@ -648,7 +664,7 @@ def test_a_policy_class_of_the_users_own(algorithm: Algorithm) -> None:
     model.learn(32)
 
 
-@over_algorithms
+@over_learners
 def test_state_dependent_exploration(algorithm: Algorithm, tmp_path: Path) -> None:
     model = make_tiny(algorithm, noisy_vec_env(), use_sde=True, sde_sample_freq=4)
     before = weights(model)
@@ -669,7 +685,7 @@ def test_multi_input_policy_is_the_same(algorithm: Algorithm) -> None:
     assert_same_weights(weights(model), weights(make_tiny(algorithm, MaskedTeam())))
 
 
-@over_algorithms
+@over_learners
 def test_monitor_infos_reach_the_rollout_statistics(algorithm: Algorithm) -> None:
     model = make_tiny(algorithm, MatrixGame(np.full((2, 2), 3.0)))
     logger = LoggedMetrics()
