@@ -31,6 +31,9 @@ PROGRAMMES = ("core", "least_core", "core_l1")
 COVARIANT = ("nucleolus", "shapley", "banzhaf", "difference", "singleton")
 BOUNDS = ("nonnegative", "free")
 
+# Each example is three games, which are solved several times; benchmarks/fuzz has them by the hundred thousand
+few = settings(max_examples=10)
+
 
 def game(n_agents: int, worth) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
     """A batch of one game, given by a function from the set of members to a number."""
@@ -159,14 +162,13 @@ def test_free_epsilon_says_how_much_everyone_can_spare():
 # Exact properties
 
 
-@pytest.mark.parametrize("concept", CONCEPTS)
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("concept", sorted(EFFICIENT_CONCEPTS))
+@few
 @given(batch=batches())
 def test_efficiency(concept, batch):
     values, masks, grand_value = batch
     excess = (allocate(values, masks, grand_value, concept).credits.sum(dim=1) - grand_value).abs()
-    if concept in EFFICIENT_CONCEPTS:
-        assert excess.max() <= 1e-9 * size(values, grand_value)
+    assert excess.max() <= 1e-9 * size(values, grand_value)
 
 
 @pytest.mark.parametrize("concept", sorted(set(CONCEPTS) - EFFICIENT_CONCEPTS))
@@ -176,19 +178,19 @@ def test_concepts_that_are_not_efficient(concept):
 
 
 @pytest.mark.parametrize("concept", CONCEPTS)
-@pytest.mark.parametrize("epsilon_bound", BOUNDS)
-@settings(max_examples=15, deadline=None)
+@few
 @given(batch=batches())
-def test_epsilon_is_what_the_worst_off_coalition_lacks(concept, epsilon_bound, batch):
+def test_epsilon_is_what_the_worst_off_coalition_lacks(concept, batch):
     values, masks, grand_value = batch
-    result = allocate(values, masks, grand_value, concept, epsilon_bound=epsilon_bound)
-    lacking = largest_excess(result.credits, values, masks)
-    expected = lacking.clamp(min=0) if epsilon_bound == "nonnegative" else lacking
-    th.testing.assert_close(result.epsilon, expected, rtol=0, atol=1e-9 * size(values, grand_value))
+    for epsilon_bound in BOUNDS:
+        result = allocate(values, masks, grand_value, concept, epsilon_bound=epsilon_bound)
+        lacking = largest_excess(result.credits, values, masks)
+        expected = lacking.clamp(min=0) if epsilon_bound == "nonnegative" else lacking
+        th.testing.assert_close(result.epsilon, expected, rtol=0, atol=1e-9 * size(values, grand_value))
 
 
 @pytest.mark.parametrize("concept", CONCEPTS)
-@settings(max_examples=15, deadline=None)
+@few
 @given(batch=batches(), seed=st.integers(0, 2**32))
 def test_renaming_agents_renames_credits(concept, batch, seed):
     values, masks, grand_value = batch
@@ -199,7 +201,7 @@ def test_renaming_agents_renames_credits(concept, batch, seed):
 
 
 @pytest.mark.parametrize("concept", CONCEPTS)
-@settings(max_examples=15, deadline=None)
+@few
 @given(batch=batches(), factor=st.floats(1e-6, 1e6))
 def test_scaling(concept, batch, factor):
     """In other units, and with the weight in the inverse ones, credits are the same."""
@@ -214,7 +216,7 @@ def test_scaling(concept, batch, factor):
 
 
 @pytest.mark.parametrize("concept", [*PROGRAMMES, *COVARIANT, "equal"])
-@settings(max_examples=15, deadline=None)
+@few
 @given(batch=batches(), constant=st.floats(-100, 100))
 def test_a_constant_for_every_member(concept, batch, constant):
     values, masks, grand_value = batch
@@ -226,7 +228,7 @@ def test_a_constant_for_every_member(concept, batch, constant):
 
 
 @pytest.mark.parametrize("concept", COVARIANT)
-@settings(max_examples=25, deadline=None)
+@few
 @given(batch=batches(), data=st.data())
 def test_a_sum_of_own_worths_goes_to_whom_it_belongs(concept, batch, data):
     values, masks, grand_value = batch
@@ -237,7 +239,7 @@ def test_a_sum_of_own_worths_goes_to_whom_it_belongs(concept, batch, data):
 
 
 @pytest.mark.parametrize("concept", COVARIANT)
-@settings(max_examples=25, deadline=None)
+@few
 @given(st.data())
 def test_dummies_get_what_they_bring(concept, data):
     """An agent that adds the same to every coalition. The nucleolus promises it in superadditive games, such as squares."""
@@ -252,7 +254,7 @@ def test_dummies_get_what_they_bring(concept, data):
     assert credits[0, -1].item() == pytest.approx(own, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@few
 @given(batch=batches())
 def test_no_excess_of_the_nucleolus_can_be_lowered_before_a_larger_one(batch):
     """Kohlberg 1971: for every level, a transfer that lowers no excess at or above it leaves all of these as they are."""
@@ -291,8 +293,8 @@ def test_the_nucleolus_is_in_the_least_core(n_agents):
 def test_nucleolus_of_many_agents_on_sampled_coalitions():
     """Its excesses, sorted, come before those of any other division, which a least core's must not undercut."""
     masks = draw_coalitions(20, 254, generator=th.Generator().manual_seed(0), paired=True).masks
-    values = th.randn(30, 254, generator=th.Generator().manual_seed(1), dtype=th.float64)
-    grand_value = th.ones(30, dtype=th.float64)
+    values = th.randn(10, 254, generator=th.Generator().manual_seed(1), dtype=th.float64)
+    grand_value = th.ones(10, dtype=th.float64)
     result = allocate(values, masks, grand_value, "nucleolus")
     assert result.converged.all()
     th.testing.assert_close(result.credits.sum(dim=1), grand_value)
@@ -303,7 +305,7 @@ def test_nucleolus_of_many_agents_on_sampled_coalitions():
 
     differences = sorted_excesses(result.credits) - sorted_excesses(least.credits)
     first = (differences.abs() > 1e-7).double().argmax(dim=1)
-    assert (differences[th.arange(30), first] <= 1e-7).all() and (differences < -1e-3).any()
+    assert (differences[th.arange(10), first] <= 1e-7).all() and (differences < -1e-3).any()
 
 
 @pytest.mark.parametrize("missing", [1, 5])
@@ -316,7 +318,7 @@ def test_nucleolus_needs_complements(missing):
         allocate(values, masks, grand_value, "nucleolus", solver=ActiveSetSolver(dtype=th.float32))
 
 
-@settings(max_examples=40, deadline=None)
+@few
 @given(batch=batches(), variance_weight=st.floats(1e-3, 10))
 def test_credits_stay_within_the_cap(batch, variance_weight):
     values, masks, grand_value = batch
@@ -332,7 +334,7 @@ def test_two_agents_reach_the_cap():
 
 
 @pytest.mark.parametrize("concept", PROGRAMMES)
-@settings(max_examples=25, deadline=None)
+@few
 @given(batch=batches())
 def test_individual_bounds(concept, batch):
     """Coalitions of one and of all but one bound each credit from both sides."""
@@ -346,7 +348,7 @@ def test_individual_bounds(concept, batch):
 
 
 @pytest.mark.parametrize("concept", PROGRAMMES)
-@settings(max_examples=25, deadline=None)
+@few
 @given(batch=batches())
 def test_equal_shares_where_nobody_wants_more(concept, batch):
     values, masks, grand_value = batch
@@ -389,7 +391,7 @@ def test_sampled_coalitions_bind_the_others():
     n_agents, n_sampled = 8, 40
     masks = all_coalitions(n_agents)
     violated = []
-    for _ in range(40):
+    for _ in range(15):
         values = th.randn(50, len(masks), generator=generator, dtype=th.float64)
         grand_value = th.randn(50, generator=generator, dtype=th.float64)
         rows = th.randperm(len(masks), generator=generator)[:n_sampled]
@@ -432,12 +434,10 @@ def rows_of(masks: th.Tensor, sampled: th.Tensor) -> th.Tensor:
 @pytest.mark.parametrize(
     "sampling, n_coalitions, paired, include_extremes",
     [
+        # How often each coalition comes up, for all ways of drawing, is in test_credit_sampling.py
         ("uniform", 12, False, False),
-        ("uniform", 12, True, True),
-        ("shapley_kernel", 12, False, False),
         ("shapley_kernel", 20, True, True),
         ("permutations", 8, False, False),
-        ("permutations", 8, True, False),
     ],
 )
 def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include_extremes):
@@ -472,7 +472,7 @@ def test_estimates_are_unbiased(concept, sampling, n_coalitions, paired, include
 def test_sampled_credits_approach_the_full_ones(concept, sampling):
     n_agents = 7
     masks = all_coalitions(n_agents)
-    values, grand_value = seeded_games(20, masks)
+    values, grand_value = seeded_games(6, masks)
     exact = allocate(values, masks, grand_value, concept).credits
     extremes_needed = concept in ("difference", "singleton")
     if extremes_needed and sampling == "permutations":

@@ -100,8 +100,8 @@ def without_variance(excesses: th.Tensor, masks: th.Tensor, epsilon_bound: str, 
 # cvxpylayers 1.2 hands torch tensors to numpy in a way that numpy 2 is about to refuse
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 class TestCvxpyLayers:
-    @pytest.mark.parametrize("n_agents", [2, 3, 5, 8])
-    @pytest.mark.parametrize("variance_weight", [0.0, 0.1, 2.0, 20.0])
+    @pytest.mark.parametrize("n_agents", [2, 3, 8])
+    @pytest.mark.parametrize("variance_weight", [0.0, 0.1, 20.0])
     @pytest.mark.parametrize("epsilon_bound", BOUNDS)
     def test_same_credits(self, backend: str, n_agents: int, variance_weight: float, epsilon_bound: str) -> None:
         masks = all_coalitions(n_agents)
@@ -126,7 +126,7 @@ class TestCvxpyLayers:
         th.testing.assert_close(theirs.epsilon, ours.epsilon, rtol=0, atol=1e-5)
         assert epsilon_bound == "free" or theirs.epsilon.min() >= 0
 
-    @pytest.mark.parametrize("n_agents", [2, 3, 5])
+    @pytest.mark.parametrize("n_agents", [2, 5])
     @pytest.mark.parametrize("deviation_weight", [0.2, 0.7, 3.0])
     @pytest.mark.parametrize("epsilon_bound", BOUNDS)
     def test_same_deviations_with_a_deviation_weight(
@@ -142,7 +142,7 @@ class TestCvxpyLayers:
         )
         assert theirs.converged.all() and theirs.gap.max() < 1e-8
 
-    @pytest.mark.parametrize("n_agents", [2, 3, 4, 5])
+    @pytest.mark.parametrize("n_agents", [2, 4])
     @pytest.mark.parametrize("deviation_weight", [0.0, 0.3, 1.5])
     @pytest.mark.parametrize("epsilon_bound", BOUNDS)
     def test_linear_programming_brackets_the_objective(

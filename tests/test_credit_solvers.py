@@ -93,7 +93,7 @@ def test_two_agents_against_a_fine_grid(variance_weight, epsilon_bound):
     values, grand_value = games(50, masks)
     credits = allocate(values, masks, grand_value, variance_weight=variance_weight, epsilon_bound=epsilon_bound).credits
     found = objective(credits, values, masks, grand_value, variance_weight, epsilon_bound)
-    for gain in th.linspace(-10, 10, 2001, dtype=th.float64):
+    for gain in th.linspace(-10, 10, 501, dtype=th.float64):
         rival = grand_value[:, None] / 2 + th.stack([gain, -gain])
         assert (found <= objective(rival, values, masks, grand_value, variance_weight, epsilon_bound) + 1e-12).all()
 
@@ -163,7 +163,7 @@ def test_linearized_variance_against_linear_programming(n_agents, epsilon_bound,
         assert reached[sample].item() == pytest.approx(least_objective_with_deviations(*game, weight, epsilon_bound), abs=1e-7)
 
 
-@pytest.mark.parametrize("n_agents, n_games", [(3, 500), (6, 300), (10, 100), (20, 30)])
+@pytest.mark.parametrize("n_agents, n_games", [(3, 200), (6, 100), (10, 40), (20, 15)])
 def test_linearized_variance_converges_on_every_kind_of_game(n_agents, n_games):
     """All kinds in one batch, ``n_games`` of each."""
     if n_agents <= 6:
@@ -206,7 +206,7 @@ def test_least_core_is_the_limit_of_small_weights(n_agents):
         th.testing.assert_close(credits, limit, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("n_agents", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("n_agents", [2, 4, 8])
 @pytest.mark.parametrize("kind", GAMES)
 def test_accuracy_target_beside_clarabel(kind, n_agents):
     for variance_weight in WEIGHTS:
