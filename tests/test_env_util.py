@@ -20,7 +20,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMoni
 
 from sb3_cora import MAPPO
 from sb3_cora.common.env_util import as_joint_vec_env, is_batched, make_joint_vec_env, registered_ids
-from tests.processes import run_python
 
 
 class TeamEnv(gym.Env):
@@ -37,13 +36,6 @@ class TeamEnv(gym.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.steps += 1
         return np.zeros((2, 1), np.float32), float(action[0] == action[1]), False, self.steps == 4, {}
-
-
-def test_the_packages_of_suites_are_not_imported() -> None:
-    suites = ["vmas", "pettingzoo", "mpe2", "gymnasium_robotics", "rl_zoo3", "cvxpylayers"]
-    program = f"import sys, sb3_cora.envs; print([name for name in {suites} if name in sys.modules])"
-    done = run_python("-c", program)
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_tasks_are_registered_with_their_horizons() -> None:
@@ -378,21 +370,6 @@ def test_an_aec_env() -> None:
     mpe = pytest.importorskip("mpe2.simple_spread_v3")
     vec_env = as_joint_vec_env(mpe.env())
     assert isinstance(vec_env, DummyVecEnv) and vec_env.env_is_wrapped(Monitor) == [True]
-
-
-def test_a_missing_suite_names_its_extra() -> None:
-    # A finder that knows no vmas stands for a machine without it.
-    program = (
-        "import sys\n"
-        "sys.modules['vmas'] = None\n"
-        "from sb3_cora.common.env_util import make_joint_vec_env\n"
-        "try:\n"
-        "    make_joint_vec_env('give_way')\n"
-        "except ImportError as error:\n"
-        "    print(error)\n"
-    )
-    done = run_python("-c", program)
-    assert 'pip install "sb3-cora[vmas]"' in done.stdout
 
 
 def test_sb3_ppo_trains_on_a_joint_environment() -> None:
