@@ -85,6 +85,9 @@ def test_runs_go_to_the_table_once(planned_and_done: tuple[Path, list[str], str]
         assert row.suite == "small" and row.commit and row.message == ""
         # One episode, as all are the same; returns are rounded, and added up in two ways
         assert row.min_return == row.max_return == pytest.approx(row.mean_return, abs=2e-4) and row.max_return <= row.optimum
+        # Sampled actions are no better than the best
+        assert (row.rollout_return is None) == (row.kind != "curve")
+        assert row.rollout_return is None or row.rollout_return <= row.optimum
     one = [row for row in rows if row.run == rows[0].run]
     assert [(row.kind, row.timesteps) for row in one if row.kind != "best"] == [("curve", 100), ("curve", 200), ("final", 200)]
     # The games are what their seeds make of them, and the algorithms differ
