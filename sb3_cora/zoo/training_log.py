@@ -23,7 +23,7 @@ def read(path: Path, name: str) -> Logged:
         return [(int(line["time/total_timesteps"]), float(line[name])) for line in csv.DictReader(file) if line.get(name)]
 
 
-def last_values(logged: Logged, timesteps: Iterable[int]) -> list[float | None]:
+def last_values(logged: Logged, timesteps: Iterable[float]) -> list[float | None]:
     """
     :param logged: What was logged.
     :param timesteps: Of evaluations. What an update or a rollout has recorded before one is written with it or earlier.
