@@ -127,7 +127,7 @@ def test_what_the_suite_no_longer_has_comes_last(tmp_path: Path) -> None:
     tasks = read_suite(written(tmp_path, SMALL))
     runs = [tasks[0].run._replace(config="earlier"), tasks[1].run, tasks[0].run]
     table = tmp_path / "table.csv"
-    results.append([Row(*run, "", "final", 200, 1.0, 2.0, 0.0, 2.0, 2.0, None, None, "") for run in runs], table)
+    results.append([Row(*run, "", "final", 200, 1.0, 2.0, 0.0, 2.0, 2.0, None, None, None, "") for run in runs], table)
     assert [row.run for row in tidy(table, tasks)] == [row.run for row in results.read(table)] == runs[::-1]
 
 
