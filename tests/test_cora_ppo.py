@@ -144,7 +144,7 @@ def learn_and_measure(model: CORAPPO, measure: Callable[[Rollout], None]) -> Non
 def test_expected_baseline_actions() -> None:
     """With many draws, values of coalitions are expectations over the others' policies, here summed over all their actions."""
     env = MatrixGame(np.random.default_rng(0).uniform(-1, 1, (2, 3)))
-    model = make_tiny(CORAPPO, env, credit="singleton", baseline_action="expectation", n_baseline_samples=900)
+    model = make_tiny(CORAPPO, env, credit="singleton", baseline_action="expectation", n_baseline_samples=2500)
 
     @th.no_grad()
     def measure(rollout: Rollout) -> None:
@@ -161,7 +161,7 @@ def test_expected_baseline_actions() -> None:
             expected = (probs[:, other] * th.stack(of_each, dim=1)).sum(dim=1)
             spread = th.stack(of_each, dim=1).std(dim=1)
             # What is drawn from three numbers deviates by half their range at most, and they themselves by no less
-            assert ((found[:, agent] - expected).abs() < 5 * spread / 30).all() and spread.min() > 0
+            assert ((found[:, agent] - expected).abs() < 5 * spread / 50).all() and spread.min() > 0
 
     learn_and_measure(model, measure)
 

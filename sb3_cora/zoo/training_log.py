@@ -3,24 +3,39 @@
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 Logged = Sequence[tuple[int, float]]
 """Timesteps and values of what was logged, in the order of the log."""
 
-EXPLAINED_VARIANCE = "train/q_explained_variance"
-ROLLOUT_RETURN = "rollout/ep_rew_mean"
+COLUMNS = ("time/time_elapsed", "train/q_explained_variance", "rollout/ep_rew_mean")
 
 
-def read(path: Path, name: str) -> Logged:
+class TrainingLog(NamedTuple):
     """
-    :param path: The log, or none.
-    :param name: Of one of its columns.
-    :return: What stands there, nothing where there is no such column or file.
+    What comparisons of trainings need of a log, empty where it was not logged.
+
+    :param seconds: Since the beginning of the training.
+    :param explained_variances: Of the Q-critics.
+    :param rollout_returns: Mean returns of the last hundred episodes, with sampled actions.
     """
-    if not path.is_file():
-        return []
+
+    seconds: Logged = ()
+    explained_variances: Logged = ()
+    rollout_returns: Logged = ()
+
+
+def read(path: Path) -> TrainingLog:
+    """
+    :param path: The log.
+    :return: What it says.
+    :raises FileNotFoundError: If there is none.
+    """
     with path.open(newline="", encoding="utf-8") as file:
-        return [(int(line["time/total_timesteps"]), float(line[name])) for line in csv.DictReader(file) if line.get(name)]
+        lines = list(csv.DictReader(file))
+    return TrainingLog(
+        *([(int(line["time/total_timesteps"]), float(line[name])) for line in lines if line.get(name)] for name in COLUMNS)
+    )
 
 
 def last_values(logged: Logged, timesteps: Iterable[float]) -> list[float | None]:

@@ -183,8 +183,11 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
     n_episodes = 1 if isinstance(env, GameEnv) else task.evaluations.final_eval_episodes
     env.close()
 
-    def row(kind: str, timesteps: int, returns: np.ndarray, *logged: float | None) -> Row:
-        figures = (wall_seconds, returns.mean(), returns.std(), returns.min(), returns.max(), optimum, *logged)
+    def row(
+        kind: str, timesteps: int, returns: np.ndarray, explained: float | None = None, rollout_return: float | None = None
+    ) -> Row:
+        of_returns = (returns.mean(), returns.std(), returns.min(), returns.max())
+        figures = (wall_seconds, *of_returns, optimum, explained, rollout_return)
         rounded = (None if figure is None else round(float(figure), 4) for figure in figures)
         return Row._make((*task.run, commit, kind, timesteps, *rounded, ""))
 
@@ -192,11 +195,11 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
     if (saved / "evaluations.npz").is_file():
         with np.load(saved / "evaluations.npz") as data:
             timesteps, results = data["timesteps"].tolist(), data["results"]
-        logged = [
-            training_log.last_values(training_log.read(saved / "progress.csv", name), timesteps)
-            for name in (training_log.EXPLAINED_VARIANCE, training_log.ROLLOUT_RETURN)
-        ]
-        rows += [row("curve", *evaluation) for evaluation in zip(timesteps, results, *logged, strict=True)]
+        log = training_log.read(saved / "progress.csv")
+        explained = training_log.last_values(log.explained_variances, timesteps)
+        rollout_returns = training_log.last_values(log.rollout_returns, timesteps)
+        evaluations = zip(timesteps, results, explained, rollout_returns, strict=True)
+        rows += [row("curve", *evaluation) for evaluation in evaluations]
     for kind, path in {"best": saved / "best_model.zip", "final": saved / f"{name}.zip"}.items():
         if not path.is_file():
             continue  # without evaluations during the training there is no best model
@@ -208,5 +211,5 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
         flags += ["--eval-episodes", str(n_episodes), "--n-envs", str(n_episodes)]
         flags += ["--load-best"] if kind == "best" else []
         sys.argv = [str(SCRIPTS / "enjoy.py"), *flags]
-        rows.append(row(kind, done, enjoy_main().returns, None, None))
+        rows.append(row(kind, done, enjoy_main().returns))
     return rows

@@ -232,12 +232,8 @@ def _of_folder(saved: _Saved, algo: str, env: str) -> TrainedRun:
     """
     with np.load(saved.folder / "evaluations.npz") as data:
         timesteps, returns = data["timesteps"].astype(float), data["results"].mean(axis=1)
-    log = saved.folder / "progress.csv"
-    seconds = training_log.read(log, "time/time_elapsed")
-    explained, rollout_returns = (
-        np.array(training_log.last_values(training_log.read(log, name), timesteps), dtype=float)
-        for name in (training_log.EXPLAINED_VARIANCE, training_log.ROLLOUT_RETURN)
-    )
+    path = saved.folder / "progress.csv"
+    log = training_log.read(path) if path.is_file() else training_log.TrainingLog()
     return TrainedRun(
         algo=algo,
         env=env,
@@ -245,11 +241,11 @@ def _of_folder(saved: _Saved, algo: str, env: str) -> TrainedRun:
         seed=saved.seed,
         timesteps=timesteps,
         returns=returns,
-        explained_variances=explained,
-        rollout_returns=rollout_returns,
-        final_timesteps=int(max([timesteps[-1], *(at for at, _ in seconds)])),
+        explained_variances=np.array(training_log.last_values(log.explained_variances, timesteps), dtype=float),
+        rollout_returns=np.array(training_log.last_values(log.rollout_returns, timesteps), dtype=float),
+        final_timesteps=int(max([timesteps[-1], *(at for at, _ in log.seconds)])),
         final_return=float(returns[-1]),
         best_return=float(returns.max()),
         optimum=None,
-        wall_seconds=seconds[-1][1] if seconds else None,
+        wall_seconds=log.seconds[-1][1] if log.seconds else None,
     )
