@@ -404,7 +404,7 @@ def test_the_robots_of_the_paper_have_the_settings_that_were_found(name: str) ->
     root = Path(__file__).resolve().parent.parent
     settings = yaml.safe_load((root / "hyperparams" / f"{name}.yml").read_text(encoding="utf-8"))
     search = yaml.safe_load((root / "benchmarks" / "suites" / "mujoco_search.yml").read_text(encoding="utf-8"))
-    found = search["algorithms"]["MAPPO, trial 4"]["hyperparams"]
+    found = search["trials"]["trial 4"]
     for scenario, split in PAPER:
         own = settings[f"mujoco/{scenario}-{split}"]
         assert {key: own[key] for key in found} == found

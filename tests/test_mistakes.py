@@ -188,6 +188,8 @@ MISTAKES = {
     "seeds": suite(("seeds of table", "expected how many", "-1"), "seeds", value=-1),
     "seed twice": suite(("seeds of table: [1, 1]", "twice"), "environments", "table", "seeds", value=[1, 1]),
     "steps": suite(("n_timesteps", "'many'", "number of steps"), "n_timesteps", value="many"),
+    "list of trials": suite(("trials", "expected a mapping", "[1]"), "trials", value=[1]),
+    "trial": suite(("trials, fast", "hyperparameters, got 0.1"), "trials", value={"fast": 0.1}),
     "quick": suite(("quick, environments", "['peak']"), "quick", "environments", value=["peak"], flags=("--quick",)),
     "no quick form": suite(("`quick`", "--quick"), "quick", flags=("--quick",)),
     # Plots

@@ -131,6 +131,31 @@ def test_what_the_suite_no_longer_has_comes_last(tmp_path: Path) -> None:
     assert [row.run for row in tidy(table, tasks)] == [row.run for row in results.read(table)] == runs[::-1]
 
 
+def test_trials_are_algorithms_with_the_hyperparameters_of_each(tmp_path: Path) -> None:
+    register_algorithms()
+    suite = SMALL | {
+        "algorithms": {
+            "CORA": {"algo": "cora_ppo", "hyperparams": {"batch_size": 100, "policy_kwargs": {"log_std_init": -1.0}}},
+            "MAPPO": {"algo": "mappo", "environments": ["peaks"]},
+        },
+        "trials": {"slow": {"learning_rate": 1e-4}, "wide": {"batch_size": 25, "policy_kwargs": {"net_arch": [128]}}},
+        "quick": {"seeds": 2, "algorithms": ["CORA, wide", "MAPPO, slow"]},
+    }
+    wide = {"batch_size": 25, "policy_kwargs": {"net_arch": [128], "log_std_init": -1.0}}
+    slow = {"batch_size": 100, "learning_rate": 1e-4, "policy_kwargs": {"log_std_init": -1.0}}
+    algorithms = {
+        "CORA, slow": {"algo": "cora_ppo", "hyperparams": slow},
+        "CORA, wide": {"algo": "cora_ppo", "hyperparams": wide},
+        "MAPPO, slow": {"algo": "mappo", "hyperparams": {"learning_rate": 1e-4}, "environments": ["peaks"]},
+        "MAPPO, wide": {"algo": "mappo", "hyperparams": suite["trials"]["wide"], "environments": ["peaks"]},
+    }
+    spelled_out = changed(suite, "trials", value=None) | {"algorithms": algorithms}
+    for quick in (False, True):
+        tasks = read_suite(written(tmp_path, suite), quick)
+        assert tasks == read_suite(written(tmp_path, spelled_out), quick)
+    assert {task.run.algo for task in tasks} == {"CORA, wide", "MAPPO, slow"}
+
+
 def test_a_failure_is_a_row_and_stops_no_other(tmp_path: Path) -> None:
     suite = changed(
         SMALL, "algorithms", value={"MAPPO": {"algo": "mappo"}, "bad": {"algo": "cora_ppo", "hyperparams": {"credit": "pie"}}}

@@ -14,12 +14,16 @@ Suites: what a benchmark trains, as a YAML file.
       CORA: {algo: cora_ppo}
       shared: {algo: cora_ppo, hyperparams: {credit: shared}}
       MAPPO: {algo: mappo}
-    quick: {seeds: 1, game_seeds: 1, n_timesteps: 2_000, algorithms: [CORA, MAPPO]}
+    trials:                         # of a search: hyperparameters, with each of which every algorithm is run
+      slow: {learning_rate: 1.0e-4}
+      fast: {learning_rate: 1.0e-3}
+    quick: {seeds: 1, game_seeds: 1, n_timesteps: 2_000, algorithms: ["CORA, slow"]}
 
 ``game_seeds`` go to the environment's argument ``game_seed``, as a number or a list like ``seeds``. Environments may have
 ``seeds`` of their own, algorithms a list of the ``environments`` that they are for, and both may have ``n_timesteps`` and
 ``hyperparams``: those of an algorithm go before those of an environment, these before those of the suite; entries of
-``policy_kwargs`` and other mappings are replaced one by one. ``eval_freq``, ``eval_episodes`` and
+``policy_kwargs`` and other mappings are replaced one by one. With ``trials``, optional, each algorithm is one for every trial,
+such as ``CORA, slow``, whose hyperparameters go before all others. ``eval_freq``, ``eval_episodes`` and
 ``final_eval_episodes`` of the suite are flags of ``zoo/train.py`` and ``zoo/enjoy.py``: steps between evaluations, their
 episodes, and episodes of the evaluation of the trained model. What stands under ``quick`` replaces the same of the suite with
 ``--quick``; its ``seeds`` and ``game_seeds`` hold for all environments, its ``environments`` and ``algorithms`` are names of
@@ -46,11 +50,11 @@ from sb3_cora.zoo.results import Run
 
 SUITE_KEYS = {
     *("description", "seeds", "n_timesteps", "hyperparams", "eval_freq", "eval_episodes", "final_eval_episodes"),
-    *("environments", "algorithms", "quick"),
+    *("environments", "algorithms", "trials", "quick"),
 }
 ENVIRONMENT_KEYS = {"env", "env_kwargs", "seeds", "game_seeds", "n_timesteps", "hyperparams"}
 ALGORITHM_KEYS = {"algo", "environments", "n_timesteps", "hyperparams"}
-QUICK_KEYS = SUITE_KEYS - {"description", "quick"} | {"game_seeds"}
+QUICK_KEYS = SUITE_KEYS - {"description", "trials", "quick"} | {"game_seeds"}
 
 
 class Evaluations(NamedTuple):
@@ -138,13 +142,15 @@ def read_suite(path: Path, quick: bool = False) -> list[Task]:
     :raises ValueError: If the file is no suite, with the entry and what it should be.
     """
     suite = _mapping(read_yaml(path, "SUITE"), SUITE_KEYS, f"{path}")
+    for key in ("environments", "algorithms", *(["trials"] if "trials" in suite else [])):
+        if not isinstance(suite.get(key), dict) or not suite[key]:
+            raise ValueError(f"{path}, {key}: expected a mapping from names to entries, got {suite.get(key)!r}.")
+    if "trials" in suite:
+        suite = {**suite, "algorithms": _tried(suite["algorithms"], suite["trials"], path)}
     if quick:
         if "quick" not in suite:
             raise ValueError(f"{path} has no entry `quick`: write one, or leave --quick out.")
         suite = _quick_form(suite, path)
-    for key in ("environments", "algorithms"):
-        if not isinstance(suite.get(key), dict) or not suite[key]:
-            raise ValueError(f"{path}, {key}: expected a mapping from names to entries, got {suite.get(key)!r}.")
     environments = {
         name: _mapping(entry, ENVIRONMENT_KEYS, f"{path}, environments, {name}", needed="env")
         for name, entry in suite["environments"].items()
@@ -229,6 +235,24 @@ def _numbers(value: Any, where: str) -> list[Any]:
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"{where}: {value!r} has a number twice.")
     return numbers
+
+
+def _tried(algorithms: Mapping[str, Any], trials: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """
+    :param algorithms: Names and entries of the algorithms.
+    :param trials: Names and hyperparameters of the trials.
+    :param path: The suite's file, for messages.
+    :return: Names and entries of each algorithm with the hyperparameters of each trial.
+    :raises ValueError: If an entry is no mapping.
+    """
+    tried = {}
+    for name, algorithm in algorithms.items():
+        entry = _mapping(algorithm, ALGORITHM_KEYS, f"{path}, algorithms, {name}")
+        for trial, hyperparams in trials.items():
+            if not isinstance(hyperparams, dict):
+                raise ValueError(f"{path}, trials, {trial}: expected a mapping of hyperparameters, got {hyperparams!r}.")
+            tried[f"{name}, {trial}"] = {**entry, "hyperparams": merged((entry.get("hyperparams"), hyperparams))}
+    return tried
 
 
 def _quick_form(suite: dict[str, Any], path: Path) -> dict[str, Any]:
