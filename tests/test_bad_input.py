@@ -305,6 +305,9 @@ def test_what_is_not_finite_stops_the_training(
     with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=f"(?s){said}") as caught:
         model.learn(240)
     assert "can be saved" in str(caught.value)
+    if normalized:
+        statistics = env.obs_rms if isinstance(env.obs_rms, dict) else {"observation": env.obs_rms}
+        assert all(np.isfinite([each.mean, each.var]).all() for each in (*statistics.values(), env.ret_rms))
     assert 24 + 3 * 1 <= model.num_timesteps < 48 and model._n_updates == 2
     assert_trained(before, model)
 
@@ -320,6 +323,14 @@ def test_an_environment_that_starts_with_nan(algorithm: Algorithm) -> None:
     env = faulty_vec_env("first observation", at_step=0, faulty=2)
     with pytest.raises(ValueError, match="non-finite observation in environment 2: "):
         make_tiny(algorithm, env).learn(48)
+
+
+def test_a_policy_that_is_not_finite_is_told_from_an_environment() -> None:
+    model = make_tiny(MAPPO, make_vec_env(NoisyTeam, 2))
+    with th.no_grad():
+        next(model.policy.actor.parameters()).fill_(np.nan)
+    with pytest.raises(ValueError, match=r"policy chose an action that is not finite.*Load a model.*lower learning_rate"):
+        model.learn(32)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")

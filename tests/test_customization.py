@@ -316,7 +316,7 @@ def test_a_rollout_can_be_trained_on_twice(algorithm: Algorithm, normalize_value
     model.train()
     assert_trained(before, model)
     first, second = rollouts
-    for name in ("actions", "log_prob", "returns", "advantages"):
+    for name in ("actions", "log_prob", "returns", "advantages", "td_errors"):
         assert th.equal(getattr(first, name), getattr(second, name)), name
     model.learn(32)
     assert model._n_updates == 6

@@ -221,9 +221,9 @@ def test_functions_that_make_a_batch(tmp_path: Path) -> None:
             vec_env.step(np.zeros((3, 2, 2), np.float32))
         vec_env.close()
         assert load_results(str(tmp_path / str(n_envs)))["l"].tolist() == [2, 2, 2]
-    with pytest.raises(ValueError, match=r"makes a batch of 3 worlds, but n_envs=2\. Have it make as many"):
+    with pytest.raises(ValueError, match=r"makes a batch of 3 environments, but n_envs=2\. Have it make as many"):
         make_joint_vec_env(make, n_envs=2)
-    with pytest.raises(ValueError, match="makes a batch of 3 worlds, which vec_env_cls cannot hold one by one"):
+    with pytest.raises(ValueError, match="makes a batch of 3 environments, which vec_env_cls cannot hold one by one"):
         make_joint_vec_env(make, vec_env_cls=DummyVecEnv)
     with pytest.raises(ValueError, match=r"wrapper_class: this is for single .*as one batch\. Wrap the VecEnv"):
         make_joint_vec_env(make, wrapper_class=Marked)

@@ -198,7 +198,7 @@ def collected(own_rewards: bool, gae_lambda: float) -> tuple[np.ndarray, dict[st
 
     def kept(rollout: Rollout) -> th.Tensor:
         buffer = model.rollout_buffer
-        told.update({name: getattr(buffer, name).copy() for name in ("rewards", "returns", "advantages", "td0_targets")})
+        told.update({name: getattr(buffer, name).copy() for name in ("rewards", "returns", "advantages", "td_errors")})
         told["alive"] = buffer.observations["agent_mask"] > 0.5
         return rollout.advantages
 
@@ -212,9 +212,9 @@ def test_an_agents_future_ends_with_its_death(gae_lambda: float) -> None:
     alive, told = collected(own_rewards=True, gae_lambda=gae_lambda)
     assert alive.any(axis=(0, 1)).all() and not alive.all()
     # Rewards and values agree, so that no way of weighing one against the other makes a difference
-    for name in ("returns", "td0_targets"):
-        np.testing.assert_allclose(told[name][alive], WORTH, rtol=1e-5)
-    np.testing.assert_allclose(told["advantages"][alive], 0.0, atol=1e-5)
+    np.testing.assert_allclose(told["returns"][alive], WORTH, rtol=1e-5)
+    for name in ("advantages", "td_errors"):
+        np.testing.assert_allclose(told[name][alive], 0.0, atol=1e-5)
     assert not told["rewards"][~alive].any()
 
 

@@ -185,12 +185,12 @@ def test_targets_in_the_buffer(algorithm: Algorithm) -> None:
                 next_values[step, index] = value(info["terminal_observation"][None])[0] if limit else 0.0
     assert 0 < n_limits < dones.sum()
 
-    td0_targets = rewards + GAMMA * next_values
-    advantages = td0_targets - values
+    td_errors = rewards + GAMMA * next_values - values
+    advantages = td_errors.copy()
     for step in range(18, -1, -1):
         advantages[step] += GAMMA * 0.8 * (1 - dones[step]) * advantages[step + 1]
     buffer = model.rollout_buffer
-    np.testing.assert_allclose(buffer.td0_targets, td0_targets, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(buffer.td_errors, td_errors, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(buffer.returns, advantages + values, rtol=1e-4, atol=1e-5)
 
 

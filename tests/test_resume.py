@@ -28,13 +28,14 @@ from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.schedules import LateSchedule
 from sb3_cora.common.training_state import TrainingStateCallback
-from sb3_cora.common.training_state.files import read_latest_state, read_state, state_files, write_state
+from sb3_cora.common.training_state.callbacks import callbacks_in
+from sb3_cora.common.training_state.files import read_latest_state, read_state, state_files, state_path, write_state
 from sb3_cora.common.training_state.object_graph import set_state_of_object, state_of_object
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.resuming import LATEST, check_settings, resumed_arguments, saved_when_interrupted, warn_of_other_versions
 from sb3_cora.zoo.versions import versions
-from tests.algorithms import LEARNERS, make_tiny
+from tests.algorithms import LEARNERS, assert_same_weights, make_tiny, weights
 from tests.joint_games import MaskedTeam, NoisyTeam
 from tests.processes import TIME_LIMIT, run_zoo, zoo_context
 
@@ -297,6 +298,63 @@ def test_objects_keep_their_identity() -> None:
     for _ in range(20):
         for one, same in zip(env.step(actions)[:3], other.step(actions)[:3], strict=True):
             np.testing.assert_array_equal(one, same)
+
+
+class Parts:
+    """Whole arrays, and parts of them on the same memory."""
+
+    def __init__(self, value: float) -> None:
+        self.array = np.full((3, 4), value)
+        self.columns = [self.array[:, :1], self.array.T[::-2]]
+        self.seen = np.broadcast_to(self.array[0], (2, 4))
+        self.tensor = th.full((3, 4), value)
+        self.rows = {"first": self.tensor[0], "others": self.tensor[1:, ::2]}
+
+
+def test_what_is_written_to_a_part_is_found_in_the_whole() -> None:
+    parts, restored = Parts(1.0), Parts(2.0)
+    parts.columns[1][:] = 7.0
+    parts.rows["others"].fill_(8.0)
+    set_state_of_object(restored, state_of_object(parts))
+    for same in (parts, restored):
+        same.columns[0] += 0.5
+        same.array[0, 1] = 3.0
+        same.rows["first"].mul_(0.25)
+        same.tensor[2] -= 1.0
+    assert_same(vars(parts), vars(restored), "")
+    assert not restored.seen.flags.writeable and restored.columns[0].flags.writeable
+
+
+def test_states_of_another_training_are_not_replaced(tmp_path: Path) -> None:
+    states = TrainingStateCallback(tmp_path, save_freq=10**6)
+    model = make_tiny(MAPPO, ENVIRONMENTS["game"]())
+    for n_timesteps in (32, 64):
+        # With the same callback as well
+        model.learn(32, states, reset_num_timesteps=False)
+        assert_same_weights(weights(MAPPO.resume(tmp_path, ENVIRONMENTS["game"]())), weights(model))
+        assert state_files(tmp_path)[0] == state_path(tmp_path, n_timesteps)
+    before = state_files(tmp_path)
+    other = make_tiny(MAPPO, ENVIRONMENTS["game"]())
+    with pytest.raises(ValueError, match=r"another training, the latest in training_state_64_steps\.bin.* resume"):
+        other.learn(32, TrainingStateCallback(tmp_path, every_seconds=0))
+    assert state_files(tmp_path) == before
+
+
+class Friend(BaseCallback):
+    """Refers to another callback."""
+
+    friend: BaseCallback
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def test_callbacks_may_refer_to_one_another() -> None:
+    first, second = Friend(), Friend()
+    first.friend, second.friend = second, first
+    root = CallbackList([first, second])
+    assert [id(callback) for callback in callbacks_in(root)] == [id(callback) for callback in (root, first, second)]
+    make_tiny(MAPPO, NoisyTeam()).learn(32, [first, second])
 
 
 def test_the_latest_states_are_kept_and_damaged_ones_passed_over(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """What Stable-Baselines3 users do with PPO, they can do with every algorithm here."""
 
+import copy
 import importlib
 import inspect
 import itertools
+import pickle
 import pkgutil
 import pydoc
 import re
@@ -41,7 +43,7 @@ from tests.algorithms import (
     make_tiny,
     weights,
 )
-from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam
+from tests.joint_games import Lap, MaskedTeam, MatrixGame, NoisyTeam, TargetGame
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
 
@@ -251,6 +253,26 @@ def test_environments_in_processes_of_their_own() -> None:
     assert_same_weights(*trained)
 
 
+class WholeRewards(Lap):
+    """Is paid in whole numbers, which processes pass on as such, and ends at a time limit."""
+
+    def __init__(self) -> None:
+        super().__init__(length=3, truncates=True)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, int, bool, bool, dict[str, Any]]:  # type: ignore[override]
+        observation, reward, *rest = super().step(action)
+        return observation, int(reward), *rest
+
+
+def test_whole_rewards_are_topped_up_at_time_limits_as_others() -> None:
+    trained = []
+    for vec_env_cls, settings in ((DummyVecEnv, {}), (SubprocVecEnv, {"vec_env_kwargs": {"start_method": "fork"}})):
+        model = make_tiny(MAPPO, make_vec_env(WholeRewards, 2, vec_env_cls=vec_env_cls, **settings))
+        trained.append(weights(model.learn(32)))
+        model.get_env().close()
+    assert_same_weights(*trained)
+
+
 def test_sb3_ppo_trains_on_the_same_environment() -> None:
     model = PPO("MlpPolicy", make_joint_vec_env("give_way", n_envs=8, seed=0), n_steps=16, batch_size=64, n_epochs=1)
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
@@ -326,6 +348,18 @@ def test_save_and_load(algorithm: Algorithm, with_env: bool, tmp_path: Path) -> 
     np.testing.assert_array_equal(
         loaded.predict(observation, deterministic=True)[0], model.predict(observation, deterministic=True)[0]
     )
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+@over_algorithms
+def test_copies_train_on_as_the_model(algorithm: Algorithm, copied: Callable[[Any], Any]) -> None:
+    model = make_tiny(algorithm, noisy_vec_env()).learn(32)
+    same = copied(model)
+    assert_same_weights(weights(same), weights(model))
+    for each in (model, same):
+        each.set_random_seed(3)
+        each.learn(32)
+    assert_same_weights(weights(same), weights(model))
 
 
 @over_algorithms
@@ -592,6 +626,19 @@ def test_what_is_logged_makes_sense(algorithm: Algorithm) -> None:
             if algorithm is CORAPPO:
                 assert metrics["credit/core_violation"] == pytest.approx(metrics["credit/epsilon"], abs=1e-5)
             assert 0 <= metrics["credit/solver_residual"] < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{}, {"share_parameters": True}, {"use_sde": True}], ids=str)
+def test_deviations_of_padded_dimensions_are_not_logged(settings: dict[str, Any]) -> None:
+    model = make_tiny(MAPPO, TargetGame([[0.5], [0.1, -0.2]]), ent_coef=1.0, learning_rate=0.1, **settings)
+    logger = LoggedMetrics()
+    model.set_logger(logger)
+    model.learn(16)
+    std = model.policy.agent_log_std(slice(None)).exp()
+    first, second = std[0], std[-1]
+    real = th.cat((first[..., :1].flatten(), second[..., 0].flatten(), second[..., 1].flatten()))
+    assert logger.name_to_value["train/std"] == pytest.approx(real.mean().item())
+    assert (std == 1.0).any() != ("share_parameters" in settings)
 
 
 def test_mappo_has_no_q_critic() -> None:

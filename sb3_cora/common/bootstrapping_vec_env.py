@@ -1,5 +1,6 @@
 """What is done between environment and buffer while a rollout is collected: checks, and values where a time limit cut."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, unwrap_vec_n
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_cora.common.policies import CooperativeActorCriticPolicy
-from sb3_cora.common.vec_normalize import JointVecNormalize
+from sb3_cora.common.vec_normalize import JointVecNormalize, statistics_kept_on_error
 
 LARGEST_REWARD = 1e15
 """Returns of a thousand such rewards, squared, are still below the largest number of single precision, 3.4e38."""
@@ -37,6 +38,18 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: 
                     "Training stops before it reaches the networks; the model keeps its last weights and can be saved. "
                     "Correct the environment, or find the step with stable_baselines3.common.vec_env.VecCheckNan."
                 )
+
+
+def check_actions(actions: np.ndarray) -> None:
+    """
+    :param actions: Those that a policy chose, ``(n_envs, ...)``.
+    :raises ValueError: If one is NaN or infinite.
+    """
+    if np.issubdtype(actions.dtype, np.floating) and not np.isfinite(actions).all():
+        raise ValueError(
+            "The policy chose an action that is not finite, so its weights are not finite either. Load a model that was saved "
+            "before, and lower learning_rate or max_grad_norm."
+        )
 
 
 def check_rewards(rewards: np.ndarray) -> None:
@@ -82,18 +95,22 @@ class BootstrappingVecEnv(VecEnvWrapper):
         self.restore_infos()
         if self.keeps_modes:
             self.modes.append(self.policy.last_distribution.mode())
+        check_actions(actions)
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        observations, self.rewards, self.dones, infos = self.venv.step_wait()
-        self.infos = list(infos)
         normalize = unwrap_vec_normalize(self.venv)
-        if normalize is not None:
-            # Through its running statistics, NaN from one environment reaches all of them, so check the original values first.
-            check_finite("observation", normalize.get_original_obs())
-            check_finite("reward", normalize.get_original_reward())
-        check_finite("observation", observations)  # type: ignore[arg-type]
-        check_rewards(self.rewards)
+        with contextlib.nullcontext() if normalize is None else statistics_kept_on_error(normalize):
+            observations, rewards, self.dones, infos = self.venv.step_wait()
+            if normalize is not None:
+                # Through its running statistics, NaN from one environment reaches all of them, so check what it got first.
+                check_finite("observation", normalize.old_obs)
+                check_finite("reward", normalize.old_reward)
+            check_finite("observation", observations)  # type: ignore[arg-type]
+            check_rewards(rewards)
+        # Whole numbers stay such in SubprocVecEnv, and values at time limits are added to them.
+        self.rewards = rewards if np.issubdtype(rewards.dtype, np.floating) else rewards.astype(np.float32)
+        self.infos = list(infos)
         return observations, self.rewards, self.dones, self.infos
 
     @th.no_grad()

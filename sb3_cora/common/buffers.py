@@ -12,15 +12,15 @@ class JointRolloutBuffer(RolloutBuffer):
     Rollout buffer of a team: rewards, values and returns are those of the team, ``(n_steps, n_envs)``; log-probabilities are
     those of the agents, ``(n_steps, n_envs, n_agents)``.
 
-    Besides the lambda-returns, ``td0_targets`` holds ``r + gamma V(s')`` for each step (CORA, equation 1). At a time limit
-    ``s'`` is the terminal observation, whose value ``collect_rollouts`` has added to the reward.
+    Besides the lambda-returns, ``td_errors`` holds ``r + gamma V(s') - V(s)`` for each step (CORA, equation 1, less V). At a
+    time limit ``s'`` is the terminal observation, whose value ``collect_rollouts`` has added to the reward.
     """
 
-    td0_targets: np.ndarray
+    td_errors: np.ndarray
 
     def reset(self) -> None:
         super().reset()
-        self.td0_targets = np.zeros_like(self.rewards)
+        self.td_errors = np.zeros_like(self.rewards)
         self.log_probs = np.zeros((self.buffer_size, self.n_envs, self.n_agents), dtype=np.float32)
 
     @property
@@ -37,7 +37,7 @@ class JointRolloutBuffer(RolloutBuffer):
         super().compute_returns_and_advantage(last_values, dones)
         next_values = np.concatenate((self.values[1:], last_values.cpu().numpy().reshape(1, -1)))
         next_non_terminal = 1.0 - np.concatenate((self.episode_starts[1:], dones.astype(np.float32)[None]))
-        self.td0_targets = self.rewards + self.gamma * next_values * next_non_terminal
+        self.td_errors = self.rewards + self.gamma * next_values * next_non_terminal - self.values
 
 
 class AgentRolloutBuffer(JointRolloutBuffer):
@@ -50,7 +50,7 @@ class AgentRolloutBuffer(JointRolloutBuffer):
     acts on.
     """
 
-    REWARD_ARRAYS = ("rewards", "values", "returns", "advantages", "td0_targets")
+    REWARD_ARRAYS = ("rewards", "values", "returns", "advantages", "td_errors")
 
     def reset(self) -> None:
         super().reset()

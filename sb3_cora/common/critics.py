@@ -72,7 +72,8 @@ class AgentValueCritic(AgentNetwork):
 
 class QCritic(nn.Module):
     """
-    Several independent critics Q(s, joint action), evaluated as one stack.
+    Several independent critics Q(s, joint action), evaluated as one stack. What they estimate is what they are trained on: in
+    the algorithms of this package the part of the return that V(s) leaves, ``Q(s, a) - V(s)``.
 
     The first layer is linear in the state and in each agent's action, so its pre-activation is a sum of one term for the state
     and one for each agent. ``bind`` returns these terms, with which the values of many coalitions cost sums instead of matrix
@@ -127,7 +128,7 @@ class QCritic(nn.Module):
         """
         :param states: Of shape ``(batch, state_dim)``.
         :param actions: Of shape ``(batch, n_agents, action_dim)``.
-        :return: Each critic's estimate of the discounted return, ``(n_critics, batch)``.
+        :return: Each critic's estimate, in units of the return, ``(n_critics, batch)``.
         """
         return self.normalizer(self.outputs(states, actions)).squeeze(2)
 
@@ -152,7 +153,7 @@ class QCritic(nn.Module):
         """
         :param states: Of shape ``(batch, state_dim)``.
         :param actions: Of shape ``(batch, n_agents, action_dim)``.
-        :return: What the critics together estimate the discounted return to be, ``(batch,)``.
+        :return: What the critics together estimate, in units of the return, ``(batch,)``.
         """
         return self.aggregate(self(states, actions))
 

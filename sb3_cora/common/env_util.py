@@ -227,13 +227,13 @@ def _make_one(make: Callable[..., Any], **env_kwargs: Any) -> gym.Env:
     :param make: A class or function that makes an environment.
     :param env_kwargs: Its arguments.
     :return: The joint environment made from what it returns.
-    :raises ValueError: If it makes a batch, even of a single world.
+    :raises ValueError: If it makes a batch, even of a single environment.
     """
     env = _as_joint(make(**env_kwargs))
     if isinstance(env, VecEnv):
         raise ValueError(
-            f"{make!r} makes a batch of {env.num_envs} worlds, which vec_env_cls cannot hold one by one. Leave vec_env_cls "
-            "out, so that they are stepped as one batch."
+            f"{make!r} makes a batch of {env.num_envs} environments, which vec_env_cls cannot hold one by one. Leave "
+            "vec_env_cls out, so that they are stepped as one batch."
         )
     return env
 
@@ -292,14 +292,14 @@ def _check_batch_arguments(
     """
     if n_envs not in (1, batch.num_envs):
         raise ValueError(
-            f"{env_id!r} makes a batch of {batch.num_envs} worlds, but n_envs={n_envs}. Have it make as many as you want, and "
-            "leave n_envs out."
+            f"{env_id!r} makes a batch of {batch.num_envs} environments, but n_envs={n_envs}. Have it make as many as you "
+            "want, and leave n_envs out."
         )
     single = [name for name, given in (("wrapper_class", wrapper_class), ("vec_env_kwargs", vec_env_kwargs)) if given]
     single += [f"monitor_kwargs[{name!r}]" for name in monitor_kwargs or {} if name != "info_keywords"]
     if single:
         raise ValueError(
-            f"{', '.join(single)}: this is for single environments, but {env_id!r} steps all its worlds as one batch. "
+            f"{', '.join(single)}: this is for single environments, but {env_id!r} steps all of its own as one batch. "
             + ("Pass vec_env_cls=DummyVecEnv to make them one by one, or wrap" if isinstance(env_id, str) else "Wrap")
             + " the VecEnv that is returned without it."
         )
@@ -321,7 +321,7 @@ def _wrap_made(env: Any, n_envs: int, seed: int | None, **settled: Any) -> VecEn
     if said:
         raise ValueError(
             f"{', '.join(said)}: this is for environments that make_joint_vec_env makes, but {env!r} is already made, with "
-            f"{vec_env.num_envs} world(s). Give a function that makes it instead: make_joint_vec_env(lambda: ..., "
+            f"{vec_env.num_envs} environment(s). Give a function that makes it instead: make_joint_vec_env(lambda: ..., "
             f"{said[0].partition('=')[0]}=...)."
         )
     if seed is not None:

@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_cora.common.arguments import FullSignature, full_docstring
 from sb3_cora.common.bootstrapping_vec_env import BootstrappingVecEnv, check_finite
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
+from sb3_cora.common.critics import AgentValueCritic
 from sb3_cora.common.env_util import as_joint_vec_env
 from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.losses import agent_mean, clipped_surrogate, normalize_credits, shrink_negative, value_errors
@@ -181,11 +182,13 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         cls.__doc__ = full_docstring(cls)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "CooperativeOnPolicyAlgorithm":
-        try:
-            cls.__signature__.bind(*args, **kwargs)
-        except TypeError as error:
-            # Constructors pass arguments on, so Python would name the class that refuses them instead of the one called.
-            raise TypeError(f"{cls.__name__}.__init__() {error}") from None
+        # Copies are made without arguments.
+        if args or kwargs:
+            try:
+                cls.__signature__.bind(*args, **kwargs)
+            except TypeError as error:
+                # Constructors pass arguments on, so Python would name the class that refuses them instead of the one called.
+                raise TypeError(f"{cls.__name__}.__init__() {error}") from None
         return super().__new__(cls)
 
     def __init__(
@@ -427,6 +430,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         passing = ["_rollout_env", "_between_rollouts", "_resumed_state", "_root_callback"]
         return [*super()._excluded_save_params(), *passing]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For copies: what belongs to the last call of ``learn``, and refers to its frames and modules.
+        return {**vars(self), "_root_callback": None, "_rollout_env": None}
+
     def _scheduled(self, schedule: float | Schedule) -> float:
         """
         :param schedule: A number, or a function of the current progress remaining (from 1 to 0).
@@ -640,7 +647,7 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             policy.shape_actions(tensor(buffer.actions)),
             tensor(buffer.log_probs),
             th.stack(modes) if self.keeps_modes else None,
-            *map(of_values, (buffer.values, buffer.returns, buffer.td0_targets, buffer.advantages, buffer.counted)),
+            *map(of_values, (buffer.values, buffer.returns, buffer.td_errors, buffer.advantages, buffer.counted)),
         )
 
     def _update_critics(self, rollout: Rollout) -> None:
@@ -746,7 +753,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
             self.logger.record(f"train/{name}", (history[-1] if name == "loss" else th.stack(history).mean()).item())
         self.logger.record("train/explained_variance", explained_var)
         if not self.policy.joint_spaces.discrete:
-            self.logger.record("train/std", self.policy.agent_log_std(ALL_AGENTS).exp().mean().item())
+            std = self.policy.agent_log_std(ALL_AGENTS).exp().movedim(-1, 1)
+            # Those of padded dimensions are never trained.
+            std = std.expand(self.n_agents, *std.shape[1:])[self.policy.dimensions]
+            self.logger.record("train/std", std.mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
         if clip_range_vf is not None:
@@ -812,7 +822,8 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
                 self.huber_delta,
             )
             # Agents' own values count while the agent is active, the team's value always counts.
-            value_loss = agent_mean(errors, observation.agent_mask if errors.shape[1] == self.n_agents else None)
+            is_own = isinstance(policy.value_critic, AgentValueCritic)
+            value_loss = agent_mean(errors, observation.agent_mask if is_own else None)
             loss = loss + self.vf_coef * value_loss
             metrics["value_loss"].append(value_loss.detach())
 

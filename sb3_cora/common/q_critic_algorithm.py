@@ -103,8 +103,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         :param rollout: The rollout, with any axes of samples.
         :return: The targets of the Q-critics less V(s), of the shape of the axes of samples.
         """
-        targets = rollout.td0_targets if self.q_target == "td0" else rollout.returns
-        return (targets - rollout.values).squeeze(-1)
+        # Not differences from ``rollout.values``, which are in the latest statistics when a rollout is trained on again.
+        return (rollout.td_errors if self.q_target == "td0" else rollout.advantages).squeeze(-1)
 
     def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
         """
@@ -143,6 +143,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         q_targets = self._q_targets(rollout)
         learning_rate = self._scheduled(self.lr_schedule if self.q_learning_rate is None else self.q_learning_rate)
         update_learning_rate(policy.q_optimizer, learning_rate)
+        if self.q_learning_rate is not None:
+            self.logger.record("train/q_learning_rate", learning_rate)
         parameters = list(policy.q_critic.parameters())
         # Before the critics are trained on the rollout, because in sample they would explain its noise as well.
         explained = self._q_explained_variance(states, actions, q_targets)
@@ -164,9 +166,9 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
                 differences = batch_targets - critic.outputs(batch_states, batch_actions)
                 # The mean over samples and the sum over critics, so that a critic's step does not depend on their number.
                 loss = regression_errors(differences, self.huber_delta).mean() * policy.n_critics
-                losses.append(loss.item())
+                losses.append(loss.detach())
                 policy.q_optimizer.zero_grad()
                 loss.backward()
                 th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 policy.q_optimizer.step()
-        self.logger.record("train/q_loss", np.mean(losses) / policy.n_critics)
+        self.logger.record("train/q_loss", th.stack(losses).mean().item() / policy.n_critics)

@@ -56,7 +56,7 @@ class Rollout(NamedTuple):
     :param modes: The most likely actions, in the shape of ``actions``; None if the algorithm does not ask for them.
     :param values: V(s), ``(..., n_values)``.
     :param returns: Lambda-returns, ``(..., n_values)``.
-    :param td0_targets: One-step targets r + gamma V(s'), ``(..., n_values)``.
+    :param td_errors: Temporal-difference errors r + gamma V(s') - V(s), ``(..., n_values)``.
     :param advantages: Generalized advantage estimates, ``(..., n_values)``.
     :param counted: Boolean, which returns count in statistics, ``(..., n_values)``.
     """
@@ -67,7 +67,7 @@ class Rollout(NamedTuple):
     modes: th.Tensor | None
     values: th.Tensor
     returns: th.Tensor
-    td0_targets: th.Tensor
+    td_errors: th.Tensor
     advantages: th.Tensor
     counted: th.Tensor
 

@@ -1,5 +1,7 @@
 """Normalization of a team's observations and rewards, with separate statistics for each agent or shared ones."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -149,3 +151,24 @@ class JointVecNormalize(VecNormalize):
             for info, own_rewards in zip(infos, normalized, strict=True):
                 info["agent_rewards"] = own_rewards
         return observations, rewards, dones, infos
+
+
+@contextlib.contextmanager
+def statistics_kept_on_error(env: VecNormalize) -> Iterator[None]:
+    """
+    Take back what a step has added to the statistics if it is found wrong: a single NaN would make all later ones NaN.
+
+    :param env: The environment whose statistics are updated within.
+    """
+    observations = getattr(env, "obs_rms", {})
+    statistics = [*(observations.values() if isinstance(observations, dict) else [observations]), env.ret_rms]
+    if isinstance(env.ret_rms, ReturnMeanStd):
+        statistics.append(env.ret_rms.agents)
+    # Updates replace the arrays, so they need not be copied.
+    before = [dict(vars(each)) for each in statistics]
+    try:
+        yield
+    except ValueError:
+        for each, attributes in zip(statistics, before, strict=True):
+            vars(each).update(attributes)
+        raise

@@ -38,17 +38,23 @@ class CallbackState(NamedTuple):
     own: Any = None
 
 
-def callbacks_in(callback: BaseCallback) -> Iterator[BaseCallback]:
+def callbacks_in(root: BaseCallback) -> Iterator[BaseCallback]:
     """
-    :param callback: A callback.
-    :return: It and the callbacks that it calls, to any depth.
+    :param root: A callback.
+    :return: It and the callbacks that it refers to, to any depth, each once.
     """
-    yield callback
-    for name, value in vars(callback).items():
-        if name not in NOT_OWN:
-            for child in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(child, BaseCallback):
-                    yield from callbacks_in(child)
+    seen: set[int] = set()
+    waiting = [root]
+    while waiting:
+        callback = waiting.pop()
+        if id(callback) in seen:
+            continue
+        seen.add(id(callback))
+        yield callback
+        own = (value for name, value in vars(callback).items() if name not in NOT_OWN)
+        parts = [part for value in own for part in (value if isinstance(value, list | tuple) else (value,))]
+        # The first one on top.
+        waiting += [part for part in reversed(parts) if isinstance(part, BaseCallback)]
 
 
 def callback_states(root: BaseCallback) -> list[CallbackState]:

@@ -111,6 +111,13 @@ class _Pickler(pickle.Pickler):
         own = _own_state_functions(type(obj))
         if own is not None:
             return _same, (self._place(obj),), own.get(obj), None, None, own.set
+        if type(obj) is np.ndarray and type(obj.base) is np.ndarray and not obj.base.dtype.hasobject:
+            offset = obj.__array_interface__["data"][0] - obj.base.__array_interface__["data"][0]
+            return _array_on, (obj.base, obj.dtype, offset, obj.shape, obj.strides, obj.flags.writeable)
+        if type(obj) is th.Tensor and _is_plain(obj):
+            return _tensor_on, (obj.untyped_storage(), obj.dtype, obj.storage_offset(), obj.shape, obj.stride())
+        if isinstance(obj, th.UntypedStorage):
+            return _storage, (th.empty(0, dtype=th.uint8, device=obj.device).set_(obj).cpu().numpy(), obj.device)
         if isinstance(obj, types.ModuleType):
             return importlib.import_module, (obj.__name__,)
         if isinstance(obj, type | types.FunctionType):
@@ -153,6 +160,39 @@ class _Unpickler(pickle.Unpickler):
 
 def _same(obj: Any) -> Any:
     return obj
+
+
+def _array_on(
+    base: np.ndarray, dtype: np.dtype, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], writeable: bool
+) -> np.ndarray:
+    """
+    :return: An array on the memory of another one. An environment that writes to one of them expects it in the other.
+    """
+    array: np.ndarray = np.ndarray(shape, dtype, base, offset, strides)
+    array.flags.writeable = writeable
+    return array
+
+
+def _storage(content: np.ndarray, device: th.device) -> th.UntypedStorage:
+    """
+    :return: A storage with these bytes.
+    """
+    return th.from_numpy(content).to(device, copy=True).untyped_storage()
+
+
+def _tensor_on(
+    storage: th.UntypedStorage, dtype: th.dtype, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> th.Tensor:
+    """
+    :return: A tensor on a storage, which it may share with others.
+    """
+    return th.empty(0, dtype=dtype, device=storage.device).set_(storage, offset, shape, strides)
+
+
+def _is_plain(tensor: th.Tensor) -> bool:
+    """Whether a tensor is nothing but numbers on a storage."""
+    marked = tensor.requires_grad or tensor.is_quantized or tensor.is_conj() or tensor.is_neg()
+    return tensor.layout == th.strided and tensor.device.type != "meta" and not marked
 
 
 def _set_attributes(obj: Any, attributes: dict[str, Any]) -> None:

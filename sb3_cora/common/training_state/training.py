@@ -127,7 +127,8 @@ class TrainingStateCallback(BaseCallback):
         no such limit. 0 saves after each rollout.
     :param keep: How many of the latest files to keep.
     :param verbose: Verbosity level: 2 to print each save.
-    :raises ValueError: If neither limit is given, or a number is out of its range.
+    :raises ValueError: If neither limit is given, or a number is out of its range. When a training from the beginning starts:
+        if the folder holds states of another one.
     """
 
     def __init__(
@@ -172,6 +173,13 @@ class TrainingStateCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._first_timesteps = self.model.num_timesteps
+        self._saved_at = -1
+        others = [file for file in state_files(self.path) if file != state_path(self.path, 0)]
+        if self._first_timesteps == 0 and others:
+            raise ValueError(
+                f"{self.path} holds states of another training, the latest in {others[0].name}, which those of a training "
+                "that begins would replace. Go on with it by resume(...), or give another folder, or delete this one."
+            )
 
     def _on_step(self) -> bool:
         return True
