@@ -248,7 +248,7 @@ def test_environments_already_made() -> None:
     np.testing.assert_array_equal(worlds.reset(), make_joint_vec_env("give_way", n_envs=3, seed=4).reset())
     vec_env = make_vec_env(TeamEnv, n_envs=2)
     assert make_joint_vec_env(vec_env) is vec_env
-    with pytest.raises(ValueError, match=r"n_envs=4: .* already made, with 1 world\(s\)\. Give a function.*n_envs="):
+    with pytest.raises(ValueError, match=r"n_envs=4: .* already made, with 1 environment\(s\)\. Give a function.*n_envs="):
         make_joint_vec_env(TeamEnv(), n_envs=4)
     with pytest.raises(ValueError, match=r"env_kwargs=\{'N': 2\}, monitor_dir='logs': .* already made"):
         make_joint_vec_env(TeamEnv(), monitor_dir="logs", N=2)

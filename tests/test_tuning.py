@@ -4,7 +4,6 @@ import csv
 import inspect
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -175,24 +174,12 @@ def test_a_concept_without_variance_has_no_weight_of_it() -> None:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_an_entry_is_read_back(name: str, tmp_path: Path) -> None:
-    config = ROOT / "hyperparams" / f"{name}.yml"
+def test_an_entry_is_read_back(name: str) -> None:
     for env_id in ("differential", "mujoco/Ant-4x2"):
         trial = in_memory(entries(name)[env_id]).ask()
         sample_params(ALGORITHMS[name], trial, 2, 4, {})
         settings = trial.user_attrs["settings"]
-        entry = yaml_entry(env_id, settings, config, "Of a test")
-        # At the end of the file it goes before the one that was there
-        pasted = yaml.safe_load(config.read_text(encoding="utf-8") + "\n" + entry)
-        assert pasted == {**entries(name), env_id: settings}
-        assert "<<: *default" in entry and "policy: MlpPolicy" not in entry
-
-
-def test_an_entry_for_a_file_without_default(tmp_path: Path) -> None:
-    settings = {"policy": "MlpPolicy", "n_steps": 8, "learning_rate": 1e-05, "policy_kwargs": {"net_arch": {"pi": [8]}}}
-    (tmp_path / "own.yml").write_text("default: &default\n  n_envs: 4\n  ent_coef: 0.1\n")
-    for config in (ROOT / "pyproject.toml", tmp_path / "own.yml"):
-        assert yaml.safe_load(yaml_entry("climbing", settings, config, "Of a test")) == {"climbing": settings}
+        assert yaml.safe_load(yaml_entry(env_id, settings, "Of a test")) == {env_id: settings}
 
 
 def test_settings_are_written_plainly() -> None:
@@ -465,15 +452,11 @@ def test_algorithms_are_tuned_equally(tmp_path: Path) -> None:
             report = tmp_path / "logs" / algo / f"study_differential-{algo}"
             assert (report / picture).exists() or picture == "param_importances.png"
 
-    # The entry, in place of the environment's own, trains as the trial did; and so does the trial's number
-    config = tmp_path / "cora_ppo.yml"
-    entry = (folder / "cora_ppo.yml").read_text()
-    before = (ROOT / "hyperparams" / "cora_ppo.yml").read_text(encoding="utf-8")
-    config.write_text(re.sub(r"^differential:\n(?: .*\n)*", entry, before, flags=re.MULTILINE))
+    # With the entry one trains as the trial did, and so with the trial's number
     study = optuna.load_study(study_name="differential-cora_ppo", storage=storage)
     settings = study.best_trial.user_attrs["settings"]
     training = ("--algo", "cora_ppo", "--env", "differential", "--eval-freq", "-1", "--final-eval-episodes", "-1")
-    run_zoo("train.py", *training, "--conf-file", "cora_ppo.yml", folder=tmp_path)
+    run_zoo("train.py", *training, "--conf-file", str(folder / "cora_ppo.yml"), folder=tmp_path)
     by_number = ("--storage", f"{folder}.log", "--study-name", "differential-cora_ppo", "--trial-id")
     run_zoo("train.py", *training, *by_number, str(study.best_trial.number), folder=tmp_path)
     for run in ("differential_1", "differential_2"):

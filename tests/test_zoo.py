@@ -22,8 +22,9 @@ from stable_baselines3 import PPO
 from sb3_cora import CORAPPO, MAPPO, make_joint_vec_env
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from sb3_cora.zoo.callbacks import save_whole
+from sb3_cora.zoo.resuming import states_folder
 from tests import algorithms
-from tests.processes import ROOT, interrupt_python, run_python, run_script, run_zoo, start_zoo
+from tests.processes import ROOT, TIME_LIMIT, interrupt_python, run_python, run_script, run_zoo, start_zoo
 
 # By the names of their folders, which are those of the command line
 ALGORITHMS = {algorithm.__module__.split(".")[1]: algorithm for algorithm in algorithms.ALGORITHMS}
@@ -412,6 +413,31 @@ def test_new_algorithm_follows_the_instructions(tmp_path: Path, monkeypatch: pyt
     assert (model.num_timesteps, model.n_steps, model.batch_size) == (128, 32, 64)
     named = "--gym-packages noisy_mappo --algo noisy_mappo --env climbing"
     assert "length 25.0 +- 0.0, 4 episodes" in run(f"-m sb3_cora.zoo.enjoy {named} --eval-episodes 4")
+
+    # And whatever else starts or goes on with trainings
+    once = "-n 128 --n-evaluations 1 --sampler random --n-trials 1"
+    assert "To train with it: zoo/train.py --algo noisy_mappo --env climbing --conf-file" in run(
+        f"-m sb3_cora.zoo.tune {named} --conf-file noisy_mappo.yml {once}"
+    )
+    run(f"{command} -n 128 --eval-freq -1 --final-eval-episodes -1 --conf-file logs/tuning/climbing/noisy_mappo.yml")
+    suite = {
+        "hyperparams": {"n_envs": 4, "n_steps": 32, "batch_size": 64, "n_timesteps": 128},
+        "environments": {"climbing": {"env": "climbing"}},
+        "algorithms": {"noisy": {"algo": "noisy_mappo"}},
+    }
+    (tmp_path / "suite.yml").write_text(yaml.safe_dump(suite))
+    run("-m sb3_cora.zoo.benchmark suite.yml --gym-packages noisy_mappo --output table.csv --no-plots")
+    flags = "-n 20000 --eval-freq -1 --final-eval-episodes -1 --state-interval 0 --conf-file noisy_mappo.yml"
+    process = start_training(tmp_path, *named.split(), *flags.split())
+    interrupted = tmp_path / "logs" / "noisy_mappo" / "climbing_3"
+    try:
+        wait_for(states_folder(interrupted), process, tmp_path)
+        os.kill(process.pid, signal.SIGTERM)
+        process.join(TIME_LIMIT)
+    finally:
+        process.kill()
+    assert "Resuming" in run(f"-m sb3_cora.zoo.train --resume {interrupted}")
+    assert NoisyMAPPO.load(interrupted / "climbing.zip").num_timesteps >= 20000
 
 
 # What an algorithm of one's own is searched over, and what is said of one that has no settings, or another's name

@@ -49,17 +49,19 @@ def import_packages(names: Sequence[str]) -> list[ModuleType]:
     return modules
 
 
-def register_algorithms() -> None:
+def register_algorithms(packages: Sequence[str] | None = None) -> None:
     """
-    Register the algorithms of this package, and of packages named by ``--gym-packages`` on the command line, with rl_zoo3.
+    Register the algorithms of this package and of others with rl_zoo3. Importing the others also registers their environments.
 
-    :raises ValueError: If two algorithms have the same name.
+    :param packages: Names of the others; None for those that ``--gym-packages`` names on the command line.
+    :raises ValueError: If two algorithms have the same name, or if there is no such package.
     """
-    # Parsed before all other flags, because the choices of --algo depend on it.
-    parser = OneLineParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--gym-packages", nargs="+", default=[])
-    args, _ = parser.parse_known_args()
-    for package in (sb3_cora, *import_packages(args.gym_packages)):
+    if packages is None:
+        # Parsed before all other flags, because the choices of --algo depend on it.
+        parser = OneLineParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--gym-packages", nargs="+", default=[])
+        packages = parser.parse_known_args()[0].gym_packages
+    for package in (sb3_cora, *import_packages(packages)):
         for name, algorithm in algorithms_of(package).items():
             if ALGOS.setdefault(name, algorithm) is not algorithm:
                 raise ValueError(

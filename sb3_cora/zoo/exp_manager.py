@@ -317,7 +317,9 @@ class JointExperimentManager(ExperimentManager):
                 )
         is_length_given = self.n_timesteps > 0
         preprocessed = super()._preprocess_hyperparams(hyperparams)
-        self.rollout_size = preprocessed[0].get("n_steps", 1) * self.n_envs
+        # Off-policy algorithms have no rollouts.
+        default = inspect.signature(ALGOS[self.algo]).parameters.get("n_steps")
+        self.rollout_size = preprocessed[0].get("n_steps", default.default if default else 1) * self.n_envs
         self._set_evaluation_size()
         if self.keeps_counter:
             self._continue_counter(is_length_given)

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_cora.common.env_util import is_batched
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
-from sb3_cora.zoo.algos import import_packages, register_algorithms
+from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.evaluation import EvaluationSize, load_statistics, statistics_path
 from sb3_cora.zoo.mistakes import check_device, check_numbers
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint instead")
     parser.add_argument("--n-envs", default=n_envs, type=int, help="number of environments side by side")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    parser.add_argument("--deterministic", action="store_true", help="for those who know rl_zoo3: that is the default")
     parser.add_argument("--seed", default=0, type=int, help="random seed")
     parser.add_argument("--device", default="auto", help="PyTorch device (cpu, cuda, ...)")
     parser.add_argument("--num-threads", default=1, type=int, help="number of PyTorch's threads (-1: its default)")
@@ -55,7 +56,6 @@ def load_run(args: argparse.Namespace, norm_reward: bool = False, **env_kwargs: 
     :param env_kwargs: Arguments of the environment that override all others.
     :return: The model, ``args.n_envs`` environments, and the folder of the run.
     """
-    import_packages(args.gym_packages)
     check_device(args.device)
     check_numbers(args, {"n_envs": 0, "exp_id": -1, "seed": 0})
     if args.num_threads > 0:
@@ -144,5 +144,8 @@ def _make_env(args: argparse.Namespace, model_path: Path, norm_reward: bool, mor
         normalize.training = False
         normalize.norm_reward = normalize.norm_reward and norm_reward
     elif hyperparams.get("normalize"):
-        raise ValueError(f"{model_path} was trained on normalized observations, but there is no {statistics}.")
+        raise ValueError(
+            f"{model_path} was trained on normalized observations, but there is no {statistics}: put it back, or name another "
+            "model with --exp-id, --load-best or --load-checkpoint."
+        )
     return JointVecFrameStack(env, n_stack) if n_stack > 0 else env

@@ -27,7 +27,7 @@ import rl_zoo3.train
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
-from sb3_cora.zoo.algos import import_packages, register_algorithms
+from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.callbacks import WholeCheckpointCallback
 from sb3_cora.zoo.exp_manager import JointExperimentManager
 from sb3_cora.zoo.mistakes import OneLineParser, check_device, check_numbers, refusals
@@ -117,7 +117,8 @@ def check_flags(args: argparse.Namespace) -> None:
     :param args: The command line's flags.
     :raises ValueError: If one has a value that it cannot have.
     """
-    import_packages(args.gym_packages)
+    # Those of a run that is resumed are not on the command line.
+    register_algorithms(args.gym_packages)
     check_env_id(args.env)
     check_device(args.device)
     check_numbers(args, LEAST)

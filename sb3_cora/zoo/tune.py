@@ -18,7 +18,6 @@ from rl_zoo3.utils import ALGOS
 
 from sb3_cora.zoo import train
 from sb3_cora.zoo.algos import register_algorithms
-from sb3_cora.zoo.exp_manager import hyperparams_folder
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
 from sb3_cora.zoo.mistakes import OneLineParser, check_numbers, refusals
 from sb3_cora.zoo.tuning.comparison import TunedAlgorithm, write_comparison
@@ -71,7 +70,7 @@ def main() -> None:
         n_timesteps = study.user_attrs[SETTINGS]["n_timesteps"]
         rows.append(TunedAlgorithm.of(algo, study))
         best = best_trial(study)
-        entry = None if best is None else entry_of(study, best, args.env, hyperparams_folder() / f"{algo}.yml")
+        entry = None if best is None else entry_of(study, best, args.env)
         if entry is not None:
             write_whole({folder / f"{algo}.yml": partial(Path.write_text, data=entry, encoding="utf-8")}, shared=True)
         if rows[-1].finished < args.n_trials:

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sb3_cora.zoo import results
-from sb3_cora.zoo.algos import import_packages, register_algorithms
+from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.benchmark.missing import expected_seconds, tidy
 from sb3_cora.zoo.benchmark.ray_cluster import run_on_ray
 from sb3_cora.zoo.benchmark.suites import Task, find_suite, read_suite
@@ -157,9 +157,9 @@ def run_suite(tasks: Sequence[Task], table: Path, args: argparse.Namespace) -> i
     if not missing:
         return 0
     if args.ray is None:
-        runs = run_locally(missing, args.workers, args.log_folder)
+        runs = run_locally(missing, args.workers, args.log_folder, args.gym_packages)
     else:
-        runs = run_on_ray(missing, args.ray, args.log_folder)
+        runs = run_on_ray(missing, args.ray, args.log_folder, args.gym_packages)
     with at_work(), contextlib.closing(runs):
         n_failed = run_missing(missing, runs, table)
     tidy(table, tasks)
@@ -171,7 +171,6 @@ def main() -> None:
     """Run what the command line names, as far as the table lacks it."""
     args = arguments()
     register_algorithms()
-    import_packages(args.gym_packages)
     # As upon Ctrl-C: the trainings end with the benchmark.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -9,7 +9,9 @@ from sb3_cora.zoo.results import Row
 from sb3_cora.zoo.versions import code_version
 
 
-def run_on_ray(tasks: Sequence[Task], address: str, log_folder: Path) -> Generator[list[Row], None, None]:
+def run_on_ray(
+    tasks: Sequence[Task], address: str, log_folder: Path, packages: Sequence[str]
+) -> Generator[list[Row], None, None]:
     """
     Execute runs on a cluster whose nodes have this package, one core each. If a node dies, its runs start again elsewhere.
 
@@ -17,6 +19,7 @@ def run_on_ray(tasks: Sequence[Task], address: str, log_folder: Path) -> Generat
     :param address: Of the cluster, as ``ray.init`` takes it: ``auto``, ``host:6379``, ``ray://host:10001``, or ``local`` for
         one on this machine.
     :param log_folder: Folder in which each run gets a folder of its own, on the node that executes it.
+    :param packages: Modules that each run imports, as of ``--gym-packages``.
     :return: The rows of each run, when it has finished or failed.
     :raises ImportError: If Ray is not installed.
     """
@@ -29,7 +32,7 @@ def run_on_ray(tasks: Sequence[Task], address: str, log_folder: Path) -> Generat
         # Only the end of a worker or of its node is retried: an error of the run itself is among its rows.
         remote = ray.remote(num_cpus=1, max_retries=N_ATTEMPTS - 1)(execute)
         commit = code_version()
-        going = {remote.remote(task, log_folder.absolute(), commit): task for task in tasks}
+        going = {remote.remote(task, log_folder.absolute(), commit, packages): task for task in tasks}
         while going:
             (ready,), _ = ray.wait(list(going))
             task = going.pop(ready)

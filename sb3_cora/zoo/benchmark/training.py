@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,14 @@ def run_folder(task: Task, log_folder: Path) -> Path:
     return log_folder / run.suite / name
 
 
-def execute(task: Task, log_folder: Path, commit: str) -> list[Row]:
+def execute(task: Task, log_folder: Path, commit: str, packages: Sequence[str]) -> list[Row]:
     """
     Train a model and evaluate it. What a killed process has left of the training is gone on with.
 
     :param task: The run.
     :param log_folder: Folder of all runs.
     :param commit: Version of the code.
+    :param packages: Modules that register environments and algorithms of the suite, as of ``--gym-packages``.
     :return: The rows of the run, or a single one of the kind ``"failed"`` if it raised an error.
     """
     folder = run_folder(task, log_folder)
@@ -68,7 +69,8 @@ def execute(task: Task, log_folder: Path, commit: str) -> list[Row]:
     start = time.perf_counter()
     with redirected_output(folder / LOG):
         try:
-            rows = evaluate(task, folder, commit, train(task, folder, interrupted))
+            wall_seconds = train(task, folder, interrupted, packages)
+            rows = evaluate(task, folder, commit, wall_seconds, packages)
             (folder / FINISHED).unlink()
             return rows
         # SystemExit is how a command line refuses, which has the error as its cause.
@@ -128,13 +130,22 @@ def failed(task: Task, commit: str, message: str, wall_seconds: float) -> Row:
     return Row(*task.run, commit, "failed", 0, seconds, None, None, None, None, None, None, None, line)
 
 
-def train(task: Task, folder: Path, interrupted: Path | None) -> float:
+def imports(packages: Sequence[str]) -> list[str]:
+    """
+    :param packages: See ``execute``.
+    :return: The flag of the command line that names them, if there are any.
+    """
+    return ["--gym-packages", *packages] if packages else []
+
+
+def train(task: Task, folder: Path, interrupted: Path | None, packages: Sequence[str]) -> float:
     """
     Train as ``zoo/train.py`` does, unless that has been done.
 
     :param task: The run.
     :param folder: Its folder.
     :param interrupted: Folder of the training to resume, if any.
+    :param packages: See ``execute``.
     :return: Duration of the training in seconds, without what was lost by an interruption.
     """
     finished = folder / FINISHED
@@ -154,7 +165,7 @@ def train(task: Task, folder: Path, interrupted: Path | None) -> float:
     else:
         before = read_latest_state(states_folder(interrupted))["elapsed"] / 1e9
         flags = {"--resume": interrupted}
-    sys.argv = [str(SCRIPTS / "train.py"), *(str(part) for flag in flags.items() for part in flag)]
+    sys.argv = [str(SCRIPTS / "train.py"), *(str(part) for flag in flags.items() for part in flag), *imports(packages)]
     # What rl_zoo3 keeps as the command of the run.
     sys.orig_argv = [sys.executable, *sys.argv]
     train_main()
@@ -163,7 +174,7 @@ def train(task: Task, folder: Path, interrupted: Path | None) -> float:
     return seconds
 
 
-def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list[Row]:
+def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float, packages: Sequence[str]) -> list[Row]:
     """
     Evaluate a trained model, and the best of its training, as ``zoo/enjoy.py`` does.
 
@@ -171,6 +182,7 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
     :param folder: Its folder.
     :param commit: Version of the code.
     :param wall_seconds: Duration of the training.
+    :param packages: See ``execute``.
     :return: The rows of the run.
     :raises RuntimeError: If the training was ended early.
     """
@@ -210,6 +222,6 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float) -> list
         flags = ["--algo", task.algo, "--env", task.env, "-f", str(folder), "--seed", str(EVALUATION_SEED), "--verbose", "0"]
         flags += ["--eval-episodes", str(n_episodes), "--n-envs", str(n_episodes)]
         flags += ["--load-best"] if kind == "best" else []
-        sys.argv = [str(SCRIPTS / "enjoy.py"), *flags]
+        sys.argv = [str(SCRIPTS / "enjoy.py"), *flags, *imports(packages)]
         rows.append(row(kind, done, enjoy_main().returns))
     return rows

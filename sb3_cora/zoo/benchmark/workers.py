@@ -33,17 +33,18 @@ class Job(NamedTuple):
     attempt: int
 
 
-def run_in_process(task: Task, log_folder: Path, commit: str, sender: Connection) -> None:
+def run_in_process(task: Task, log_folder: Path, commit: str, packages: Sequence[str], sender: Connection) -> None:
     """
     Execute a run, and send its rows.
 
     :param task: The run.
     :param log_folder: Folder of all runs.
     :param commit: Version of the code.
+    :param packages: Modules that it imports, as of ``--gym-packages``.
     :param sender: Where to send them.
     """
     Thread(target=end_with_parent, daemon=True).start()
-    sender.send(execute(task, log_folder, commit))
+    sender.send(execute(task, log_folder, commit, packages))
 
 
 def end_with_parent() -> None:
@@ -105,13 +106,16 @@ def start_context(envs: Iterable[str], n_workers: int) -> Any:
     return context
 
 
-def run_locally(tasks: Sequence[Task], n_workers: int, log_folder: Path) -> Generator[list[Row], None, None]:
+def run_locally(
+    tasks: Sequence[Task], n_workers: int, log_folder: Path, packages: Sequence[str]
+) -> Generator[list[Row], None, None]:
     """
     Execute runs in processes of this machine. When the iteration ends, early or not, so do they.
 
     :param tasks: The runs.
     :param n_workers: Number of runs at once.
     :param log_folder: Folder in which each gets a folder of its own.
+    :param packages: Modules that each run imports, as of ``--gym-packages``.
     :return: The rows of each run, when it has finished or failed.
     """
     context = start_context({task.env for task in tasks}, n_workers)
@@ -121,7 +125,7 @@ def run_locally(tasks: Sequence[Task], n_workers: int, log_folder: Path) -> Gene
 
     def start(task: Task, attempt: int) -> None:
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=run_in_process, args=(task, log_folder, commit, sender))
+        process = context.Process(target=run_in_process, args=(task, log_folder, commit, packages, sender))
         process.start()
         # So that the end of the process ends the receiving.
         sender.close()

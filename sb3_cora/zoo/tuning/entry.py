@@ -1,7 +1,5 @@
 """The settings of a trial as an entry of ``hyperparams/<algo>.yml``."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,25 +24,14 @@ def plain_settings(value: Any) -> Any:
     )
 
 
-def yaml_entry(env_id: str, settings: dict[str, Any], config: Path, comment: str) -> str:
+def yaml_entry(env_id: str, settings: dict[str, Any], comment: str) -> str:
     """
     :param env_id: Id of the environment, the entry's key.
     :param settings: All settings of the entry.
-    :param config: The file that it is meant for. If it anchors its ``default``, the entry holds only what differs from it.
     :param comment: Of one line.
-    :return: The entry's text.
+    :return: The entry's text, which is a whole file for ``--conf-file`` as well.
     """
-    text = config.read_text(encoding="utf-8") if config.suffix in (".yml", ".yaml") else ""
-    has_anchor = re.search(r"^default:\s*&default\s*$", text, re.MULTILINE) is not None
-    default = yaml.safe_load(text)["default"] if has_anchor else {}
-    lines = [f"# {comment}", f"{_flow(env_id)}:"]
-    # In the order of the file.
-    written = {name: settings[name] for name in (*default, *settings) if name in settings}
-    # An entry could not take back what a default has.
-    if has_anchor and default.keys() <= settings.keys():
-        lines.append("  <<: *default")
-        written = {name: value for name, value in written.items() if name not in default or default[name] != value}
-    lines += [f"  {name}: {_flow(value)}" for name, value in written.items()]
+    lines = [f"# {comment}", f"{_flow(env_id)}:", *(f"  {name}: {_flow(value)}" for name, value in settings.items())]
     return "\n".join(lines) + "\n"
 
 

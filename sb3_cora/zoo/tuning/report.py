@@ -36,18 +36,17 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
     return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
 
-def entry_of(study: optuna.Study, trial: FrozenTrial, env_id: str, config: Path) -> str | None:
+def entry_of(study: optuna.Study, trial: FrozenTrial, env_id: str) -> str | None:
     """
     :param study: The study.
     :param trial: One of its trials.
     :param env_id: Id of the environment.
-    :param config: The file that the entry is meant for.
     :return: The entry, None if the trial has not recorded its settings, as those of rl_zoo3's own algorithms.
     """
     settings = trial.user_attrs.get(SETTINGS)
     if settings is None:
         return None
-    return yaml_entry(env_id, settings, config, f"Trial {trial.number} of the study {study.study_name}: {trial.value:.6g}")
+    return yaml_entry(env_id, settings, f"Trial {trial.number} of the study {study.study_name}: {trial.value:.6g}")
 
 
 def write_report(study: optuna.Study, manager: "JointExperimentManager", folder: Path) -> None:
@@ -68,10 +67,12 @@ def write_report(study: optuna.Study, manager: "JointExperimentManager", folder:
     best = best_trial(study)
     if best is not None:
         print(f"Best trial: {best.number}, value {best.value:.6g}")
-        entry = entry_of(study, best, manager.env_name.gym_id, Path(manager.config))
+        env_id = manager.env_name.gym_id
+        entry = entry_of(study, best, env_id)
         if entry is not None:
-            print(f"To be pasted at the end of {manager.config}:\n\n{entry}")
             paths["Best trial"] = folder / "best.yml"
+            flags = f"--algo {manager.algo} --env {env_id} --conf-file {paths['Best trial']}"
+            print(f"To train with it: zoo/train.py {flags}\n\n{entry}")
             writers[paths["Best trial"]] = partial(Path.write_text, data=entry, encoding="utf-8")
         if not manager.no_optim_plots:
             title = f"{manager.algo} on {manager.env_name}"
