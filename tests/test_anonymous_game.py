@@ -83,6 +83,7 @@ def test_the_picture() -> None:
         (lambda: GaussianSqueezeGame(n_actions=1), "n_actions=1, expected an integer of at least 2"),
         (lambda: GaussianSqueezeGame(mean=-1.0), "mean=-1.0 and deviation=0.6, expected finite numbers"),
         (lambda: GaussianSqueezeGame(deviation=0.0), "mean=3.0 and deviation=0.0, expected finite numbers"),
+        (lambda: GaussianSqueezeGame(mean=100.0), "No joint action of this game is worth anything"),
         (lambda: BarProblemGame(2.5), "n_agents=2.5, expected an integer"),
         (lambda: BarProblemGame(capacity=math.inf), "capacity=inf, expected a finite number above 0"),
     ],

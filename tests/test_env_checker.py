@@ -96,7 +96,8 @@ def test_right_environments_pass(env_class: type[gym.Env]) -> None:
 
 FAULTS = [
     ({"observation": np.array([[0, 0], [0, 0.1]], np.float32)}, ValueError, "padding"),
-    ({"observation": np.array([[0, np.nan], [0, 0]], np.float32)}, ValueError, "NaN"),
+    ({"observation": np.array([[0, np.nan], [0, 0]], np.float32)}, ValueError, "finite"),
+    ({"observation": np.array([[0, np.inf], [0, 0]], np.float32)}, ValueError, "finite"),
     ({"observation": np.zeros((2, 3), np.float32)}, ValueError, r"\(2, 3\)"),
     ({"state": np.array([9.0], np.float32)}, ValueError, "The state"),
     ({"agent_mask": np.array([1, 2], np.int8)}, ValueError, "agent_mask holds"),
@@ -118,7 +119,7 @@ def test_faults_are_named(changes: dict[str, Any], error: type[Exception], said:
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "said"), [fault for fault in FAULTS if "mask" in str(fault[2]) or "NaN" in fault[2]]
+    ("changes", "error", "said"), [fault for fault in FAULTS if "mask" in str(fault[2]) or fault[2] == "finite"]
 )
 def test_faults_are_named_in_a_vec_env(changes: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):

@@ -237,6 +237,13 @@ def test_what_makes_no_environment() -> None:
             make_joint_vec_env(lambda: gym.make("CartPole-v1"), vec_env_cls=vec_env_cls)
 
 
+@pytest.mark.parametrize("n_envs", [0, -1, 2.0])
+@pytest.mark.parametrize("env_id", ["climbing", "navigation", "mpe2/simple_spread"])
+def test_numbers_of_environments_that_are_none(env_id: str, n_envs: Any) -> None:
+    with pytest.raises(ValueError, match=f"n_envs={n_envs}, expected an integer of at least 1"):
+        make_joint_vec_env(env_id, n_envs=n_envs)
+
+
 def test_environments_already_made() -> None:
     vmas = pytest.importorskip("vmas")
     spread = make_joint_vec_env(make_spread(), seed=3)

@@ -211,7 +211,9 @@ def test_other_algorithms_are_refused(algorithm: Any) -> None:
 def test_wrong_arguments_are_refused() -> None:
     model = make_tiny(CORAPPO, NoisyTeam())
     with pytest.raises(ValueError, match="must name some of"):
-        explain(model, NoisyTeam(), concepts=["kernel"])
+        explain(model, NoisyTeam(), concepts="kernel")
+    with pytest.raises(ValueError, match="pictures='during' is unknown"):
+        explain(model, NoisyTeam(), pictures="during")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_steps=0 must be at least 1"):
         explain(model, NoisyTeam(), max_steps=0)
     with pytest.raises(ValueError, match="one environment, got 2"):
@@ -236,6 +238,13 @@ def test_table_and_pictures_of_an_episode_without_scene(tmp_path: Path) -> None:
     plot_sheet(explanation, tmp_path / "sheet.png", "nine agents")
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert StepFigure(explanation, "nine agents").picture(0).shape == (720, 1280, 3)
+
+
+def test_a_few_of_many_coalitions_have_lines(tmp_path: Path) -> None:
+    model = make_tiny(CORAPPO, NoisyTeam(n_agents=12), n_coalitions=2, coalition_sampling="shapley_kernel")
+    for seed in range(5):
+        set_random_seed(seed)
+        plot_sheet(explain(model, NoisyTeam(n_agents=12), concepts="core", max_steps=2), tmp_path / "sheet.png", "a few")
 
 
 def test_margins_are_trimmed() -> None:

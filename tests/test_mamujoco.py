@@ -265,6 +265,17 @@ def test_same_seed_same_rollout_in_one_process_and_in_several(
     assert not np.array_equal(one["state"], play(make(DummyVecEnv, seed=8), actions)["state"])
 
 
+@pytest.mark.parametrize("action", [np.zeros((4, 7)), np.zeros((3, 2)), np.full((2, 3), np.nan), np.zeros(6)], ids=str)
+def test_actions_that_are_none(action: np.ndarray) -> None:
+    env = MaMuJoCoEnv("HalfCheetah", "2x3")
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"expected finite numbers of shape \(2, 3\)"):
+        env.step(action)
+    # A list is as good as an array
+    assert np.isfinite(env.step(np.zeros((2, 3)).tolist())[1])
+    env.close()
+
+
 def test_worlds_are_stepped_in_one_process_by_default() -> None:
     vec_env = make_joint_vec_env("mujoco/HalfCheetah-2x3", n_envs=2)
     assert type(vec_env) is DummyVecEnv and vec_env.env_is_wrapped(Monitor) == [True, True]

@@ -162,6 +162,20 @@ def test_unequal_agents_are_padded() -> None:
     assert discrete.action_space == spaces.MultiDiscrete([3, 5])
 
 
+class Late(Shift):
+    """Never observes a zero while it is there."""
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        return spaces.Box(1.0, 9.0, (1,))
+
+    def _tell(self, agents: list[str]) -> tuple[dict, dict]:
+        return {agent: np.full(1, 1.0 + self.time, np.float32) for agent in agents}, {agent: {} for agent in agents}
+
+
+def test_those_who_have_left_observe_zeros_within_the_space() -> None:
+    check_joint_env(PettingZooEnv(Late([(1, True), (3, True)], mask_in="")))
+
+
 def spaces_of(env: PettingZooEnv) -> JointSpaces:
     return JointSpaces.from_spaces(env.observation_space, env.action_space)
 

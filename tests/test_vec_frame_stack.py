@@ -8,13 +8,30 @@ import pytest
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
-from sb3_cora import CORAPPO, IPPO
+from sb3_cora import CORAPPO, IPPO, check_joint_env
 from sb3_cora.common.env_util import as_joint_vec_env
+from sb3_cora.common.joint_env import joint_observation_space, pad_observations
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from tests.algorithms import make_tiny
 from tests.joint_games import BoxMasks, MaskedTeam, NoisyTeam
+
+
+class FixedObservations(NoisyTeam):
+    """
+    Agents that see different numbers of things, from 1 to 9.
+
+    :param seen: What each sees, of any length
+    """
+
+    def __init__(self, seen: list[list[float]]) -> None:
+        super().__init__(n_agents=len(seen))
+        self.observation_space = joint_observation_space([gym.spaces.Box(1.0, 9.0, (len(own),)) for own in seen])
+        self.seen = pad_observations([np.asarray(own) for own in seen])
+
+    def _observation(self) -> np.ndarray:
+        return self.seen
 
 
 def allowed_actions(observation: dict[str, np.ndarray]) -> np.ndarray:
@@ -49,6 +66,15 @@ def test_the_last_observations_side_by_side_and_the_present_masks(env_class: typ
         else:
             history = [*history[1:], now]
     assert n_episodes > 3
+
+
+def test_padding_stays_padding() -> None:
+    env = JointVecFrameStack(DummyVecEnv([lambda: FixedObservations([[1.0, 2.0], [3.0]])]), 2)
+    np.testing.assert_array_equal(env.reset()[0], [[0, 0, 1, 2], [0, 0, 3, 0]])
+    np.testing.assert_array_equal(env.observation_space.high, [[9, 9, 9, 9], [9, 0, 9, 0]])
+    # Although a single observation may not be zero, there are zeros before the first
+    np.testing.assert_array_equal(env.observation_space.low, np.zeros((2, 4)))
+    check_joint_env(env)
 
 
 def test_without_masks_it_is_stable_baselines3s() -> None:

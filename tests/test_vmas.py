@@ -250,6 +250,23 @@ def test_an_environment_already_made() -> None:
         assert environment.terminated_truncated == settings.get("terminated_truncated", False)
 
 
+def test_environments_already_made_have_random_numbers_of_their_own() -> None:
+    def starts(*seeds: int) -> list[np.ndarray]:
+        made = [vmas.make_env("navigation", num_envs=2, seed=seed) for seed in seeds]
+        return [VmasVecEnv(environment).reset() for environment in made]
+
+    # Whether or not they were made with the same seed, and yet the seeds decide
+    for first, second in (starts(0, 1), starts(0, 0)):
+        assert (first != second).any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(starts(0, 1), starts(0, 1))
+
+
+@pytest.mark.parametrize("max_steps", [0, -5])
+def test_episodes_have_steps(max_steps: int) -> None:
+    with pytest.raises(ValueError, match=f"max_steps={max_steps}, expected at least 1, or None"):
+        VmasVecEnv("give_way", 2, max_steps=max_steps)
+
+
 def test_an_environment_already_made_without_a_limit_never_truncates() -> None:
     vec_env = VmasVecEnv(vmas.make_env("give_way", num_envs=1, seed=0))
     vec_env.reset()
@@ -514,6 +531,8 @@ def test_pictures() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only X11 wants a DISPLAY")
 def test_a_window_without_a_display() -> None:
     done = render("VmasEnv('give_way', render_mode='human').render()", display=None)
+    assert "RuntimeError: VMAS renders through OpenGL and found no display" in done.stderr
+    done = render("VmasVecEnv('give_way', 2, render_mode='human').render()", display=None)
     assert "RuntimeError: VMAS renders through OpenGL and found no display" in done.stderr
 
 

@@ -655,7 +655,7 @@ def continued(killed_run: Path) -> dict[str, str]:
         # Evaluated only before its one update
         "worst": (*PENALTY, "n_steps:64", "learning_rate:0.01", "-i", "worst.zip", "-n", "512", "--save-freq", "-1"),
         "loaded": ("probe",),
-        "play best": (*play, "--load-best", "-n", "60", "--no-render", "--n-envs", "3"),
+        "play best": (*play, "--load-best", "-n", "60", "--no-render", "--deterministic", "--n-envs", "3"),
         "play checkpoint": (*play, "--load-last-checkpoint", "-n", "24"),
         "play behind": (*play, "--folder", "behind", "-n", "24"),
         "stacked": (TRAIN, *STACKED, *STACKING, "--env-kwargs", "team_reward:sum"),

@@ -187,7 +187,7 @@ def _check_observation(observation: Any, observation_space: spaces.Space, joint:
     for key, space in _parts_of_space(observation_space).items():
         part = _parts(observation)[key]
         _check_array(part, key)
-        _require(not np.isnan(part).any(), f"The {key} holds NaN: {part}. Return finite numbers.")
+        _require(bool(np.isfinite(part).all()), f"The {key} is not finite: {part}. Return finite numbers.")
         _require(
             bool(space.contains(part)),
             f"The {key} {part!r} of shape {np.shape(part)} is not in its space {space}. Return an array of the space's shape, "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -42,10 +43,10 @@ def make_joint_vec_env(
     Make a monitored ``VecEnv`` of joint environments, from what the algorithms accept as ``env`` or from a class or function
     that makes it.
 
-    It has the arguments and the behavior of SB3's ``make_vec_env``, with two differences. Environments that can be stepped
+    It has the arguments and the behavior of SB3's ``make_vec_env``, with three differences. Environments that can be stepped
     as one batch (VMAS, the games of sb3_cora) are, in a ``VecMonitor``; all others are made one by one, each in a
-    ``Monitor``. And arguments of the environment may also be given by name,
-    ``make_joint_vec_env("navigation", n_agents=3)``.
+    ``Monitor``, and give pictures only if they are asked to, by ``render_mode="rgb_array"``. And arguments of the environment
+    may also be given by name, ``make_joint_vec_env("navigation", n_agents=3)``.
 
     Functions of SB3 such as ``evaluate_policy`` and ``EvalCallback`` do not accept environments of PettingZoo and VMAS. Give
     them ``make_joint_vec_env(env)`` instead.
@@ -69,6 +70,8 @@ def make_joint_vec_env(
     :raises TypeError: If ``env_id`` is none of these, or an argument of the environment is given twice.
     :raises ValueError: If the id is unknown, its environment is not a joint environment, or an argument does not apply.
     """
+    if isinstance(n_envs, bool) or not isinstance(n_envs, int | np.integer) or n_envs < 1:
+        raise ValueError(f"n_envs={n_envs!r}, expected an integer of at least 1.")
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
     if isinstance(vec_env_cls, type) and issubclass(vec_env_cls, SubprocVecEnv):
         wrapper_class, wrapper_kwargs = partial(resumable, wrapper_class, wrapper_kwargs or {}), None

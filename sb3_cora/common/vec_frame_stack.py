@@ -9,6 +9,18 @@ from stable_baselines3.common.vec_env import StackedObservations, VecEnv, VecEnv
 from sb3_cora.common.joint_env import MASKS
 
 
+def stacked_space(space: Any, n_stack: int) -> spaces.Box:
+    """
+    :param space: Space of an observation, a ``Box``.
+    :param n_stack: Number of observations that are concatenated along the last axis.
+    :return: Their space, with zeros for those before the first. Stable-Baselines3 repeats the bounds entry by entry, which
+        suits only entries that all have the same.
+    """
+    repeats = (1,) * (len(space.shape) - 1) + (n_stack,)
+    low, high = np.tile(np.minimum(space.low, 0), repeats), np.tile(np.maximum(space.high, 0), repeats)
+    return spaces.Box(low, high, dtype=space.dtype)
+
+
 class StackedBesideMasks(StackedObservations):
     """
     Stacks all parts of a Dict observation except the masks, which hold for the present step only.
@@ -21,7 +33,7 @@ class StackedBesideMasks(StackedObservations):
     def __init__(self, num_envs: int, n_stack: int, observation_space: spaces.Dict):
         parts = {key: space for key, space in observation_space.spaces.items() if key not in MASKS}
         super().__init__(num_envs, n_stack, spaces.Dict(parts))
-        stacked = {key: part.stacked_observation_space for key, part in self.sub_stacked_observations.items()}
+        stacked = {key: stacked_space(space, n_stack) for key, space in parts.items()}
         self.stacked_observation_space = spaces.Dict({**observation_space.spaces, **stacked})
 
     def _stacked(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -49,6 +61,7 @@ class JointVecFrameStack(VecFrameStack):
     def __init__(self, venv: VecEnv, n_stack: int):
         if not isinstance(venv.observation_space, spaces.Dict):
             super().__init__(venv, n_stack)
+            self.observation_space = stacked_space(venv.observation_space, n_stack)
             return
         # Without the parent's constructor, which would stack the masks too.
         self.stacked_obs = StackedBesideMasks(venv.num_envs, n_stack, venv.observation_space)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch as th
@@ -146,7 +146,7 @@ def explain(
     model: BaseAlgorithm,
     env: JointEnvLike,
     *,
-    concepts: Sequence[str] | None = None,
+    concepts: str | Sequence[str] | None = None,
     max_steps: int | None = 1000,
     deterministic: bool = False,
     pictures: Pictures | None = None,
@@ -161,17 +161,20 @@ def explain(
     :param model: A model of ``CORAPPO`` or of an algorithm derived from it, such as ``ShapleyPPO``.
     :param env: The environment to play, a single one: anything that the model could be trained on. If the training normalized
         observations or rewards, in a ``VecNormalize`` with the same statistics, which are not updated.
-    :param concepts: Names of solution concepts in ``sb3_cora.credit.CONCEPTS``, by default the model's own.
+    :param concepts: Names of solution concepts in ``sb3_cora.credit.CONCEPTS``, one or several, by default the model's own.
     :param max_steps: Number of steps after which to stop if the episode has not ended; None for no limit.
     :param deterministic: Whether to take the most likely actions. By default they are sampled, as in the training: with the
         most likely ones nobody deviates from the baseline action ``"mode"``, and all coalitions are worth the same.
-    :param pictures: Whether to render each step ``"before"`` or ``"after"`` it is taken. None for no pictures.
+    :param pictures: Whether to render each step ``"before"`` or ``"after"`` it is taken. None for no pictures. After the last
+        step most environments show the first of the next episode; the games of sb3_cora still show the step.
     :return: The numbers.
-    :raises ValueError: If the model plays no cooperative game, the environment has other spaces or is several, or a concept is
-        unknown.
+    :raises ValueError: If the model plays no cooperative game, the environment has other spaces or is several, or a concept or
+        ``pictures`` is unknown.
     """
     check_explainable(type(model))
     assert isinstance(model, CORAPPO)
+    if isinstance(concepts, str):
+        concepts = [concepts]
     concepts = [model.credit] if concepts is None else list(dict.fromkeys(concepts))
     unknown = [name for name in concepts if name not in CONCEPTS]
     if unknown or not concepts:
@@ -181,8 +184,13 @@ def explain(
     vec_env = as_joint_vec_env(env, n_envs=1)
     if vec_env.num_envs != 1:
         raise ValueError(f"explain plays one environment, got {vec_env.num_envs}: make env with n_envs=1.")
+    if pictures is not None and pictures not in get_args(Pictures):
+        raise ValueError(f"pictures={pictures!r} is unknown, expected one of {list(get_args(Pictures))}, or None for none.")
     if pictures is not None and vec_env.render_mode != "rgb_array":
-        raise ValueError(f'Pictures need an environment with render_mode="rgb_array", got {vec_env.render_mode!r}.')
+        raise ValueError(
+            f'Pictures need an environment with render_mode="rgb_array", got {vec_env.render_mode!r}: make it with '
+            'make_joint_vec_env(..., render_mode="rgb_array").'
+        )
     check_for_correct_spaces(vec_env, model.observation_space, model.action_space)
 
     with _frozen_statistics(vec_env):

@@ -16,6 +16,7 @@ class AnonymousGame(BatchedGame):
     A subclass writes ``value``.
 
     :param optimal_counts: How many agents take each action in one of the best joint actions, ``(n_actions,)``.
+    :raises ValueError: If that is worth nothing.
     """
 
     def __init__(self, optimal_counts: np.ndarray) -> None:
@@ -24,6 +25,8 @@ class AnonymousGame(BatchedGame):
         n_agents = int(optimal_counts.sum())
         super().__init__(1, spaces.MultiDiscrete([self.n_actions] * n_agents))
         self.optimal_actions = np.repeat(np.arange(self.n_actions), optimal_counts)[None]
+        if not self.optimal_return > 0:
+            raise ValueError("No joint action of this game is worth anything in double precision: choose other numbers.")
 
     @abstractmethod
     def value(self, shares: np.ndarray) -> np.ndarray:

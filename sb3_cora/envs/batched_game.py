@@ -273,7 +273,7 @@ def check_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
     :return: Lower and upper bound.
     :raises ValueError: If these are not two finite numbers in ascending order.
     """
-    if len(bounds) != 2 or not np.isfinite(bounds).all() or bounds[0] > bounds[1]:
+    if np.shape(bounds) != (2,) or not np.isfinite(bounds).all() or bounds[0] > bounds[1]:
         raise ValueError(f"{name}={bounds!r}, expected two finite numbers, the lower first.")
     return float(bounds[0]), float(bounds[1])
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.wrappers import TimeLimit
 
 from sb3_cora.common.joint_env import joint_action_space, joint_observation_space, pad_observations
@@ -143,7 +144,13 @@ class MaMuJoCoEnv(gym.Env):
         :param action: Of shape ``(n_agents, act_dim)``.
         :return: The joint observation, the team's reward, terminated, truncated, and the robot's info with
             ``"agent_rewards"``, ``(n_agents,)``.
+        :raises ValueError: If the action is of another shape, or not finite.
         """
+        action = np.asarray(action)
+        if action.shape != self.action_space.shape or not np.isfinite(action).all():
+            raise ValueError(
+                f"The action {action}, expected finite numbers of shape {self.action_space.shape}, a row an agent."
+            )
         # In float64 as in the suite, because control costs are computed from the action.
         state, reward, terminated, truncated, info = self.robot.step(action[self._actuators].astype(np.float64))
         agent_rewards = np.full(self._n_agents, reward, dtype=np.float32)
@@ -180,6 +187,8 @@ class MaMuJoCoEnv(gym.Env):
         """
         try:
             return self.robot.render()
+        except ResetNeeded:
+            raise
         # Each backend fails with errors of its own: FatalError, AttributeError, ImportError, RuntimeError.
         except Exception as error:
             raise RuntimeError(

@@ -166,8 +166,10 @@ class PettingZooEnv(gym.Env):
         _, infos = parallel_env.reset()
         state = self._state()
         self.action_space = joint_action_space([member.action_space for member in self.members])
+        own = joint_observation_space([member.bare_observation_space for member in self.members])
         parts: dict[str, spaces.Space] = {
-            "observation": joint_observation_space([member.bare_observation_space for member in self.members]),
+            # Agents that have left the episode observe zeros.
+            "observation": spaces.Box(np.minimum(own.low, 0), np.maximum(own.high, 0), dtype=np.float32),
             "agent_mask": spaces.MultiBinary(len(self.members)),
         }
         if state is not None:

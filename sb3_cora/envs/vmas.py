@@ -92,14 +92,14 @@ class VmasWorlds(Worlds):
         and must not be stepped by other code.
     :param num_envs: Number of worlds, 1 if ``None``.
     :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
-    :param seed: Seed of the random stream. ``None``: seeded from entropy, or, for an ``Environment`` already made, continued
-        from VMAS's shared random state.
+    :param seed: Seed of the random stream. ``None``: seeded from entropy, or, for an ``Environment`` already made, by a number
+        drawn from VMAS's shared random state, which ``vmas.make_env(seed=)`` has seeded.
     :param device: Device on which VMAS computes.
     :param team_reward: Whether the team's reward is the ``"mean"`` or the ``"sum"`` of the agents' rewards.
     :param continuous_actions: Whether actions are continuous, or VMAS's discrete ones.
     :param scenario_kwargs: Arguments of the scenario.
-    :raises ValueError: If the scenario or ``team_reward`` is unknown, or an ``Environment`` already made is given arguments
-        that it was not made with.
+    :raises ValueError: If the scenario or ``team_reward`` is unknown, ``max_steps`` is no number of steps, or an
+        ``Environment`` already made is given arguments that it was not made with.
     :raises TypeError: If the scenario does not know an argument.
     """
 
@@ -118,6 +118,8 @@ class VmasWorlds(Worlds):
         **scenario_kwargs: Any,
     ) -> None:
         check_team_reward(team_reward)
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps={max_steps!r}, expected at least 1, or None for no limit.")
         self.team_reward = team_reward
         if isinstance(scenario, Environment):
             given = {"max_steps": max_steps, **scenario_kwargs}
@@ -128,8 +130,11 @@ class VmasWorlds(Worlds):
                 )
             self.environment = scenario
             self.stream = RandomStream(scenario.device)
-            if seed is not None:
-                self.stream.seed(seed)
+            if seed is None:
+                # Drawn, because two environments that are made one after the other leave the state as it is.
+                with local_seed(Environment.vmas_random_state):
+                    seed = random.getrandbits(32)
+            self.stream.seed(seed)
         else:
             self.stream = RandomStream(th.device(device))
             self.stream.seed(int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed)
@@ -412,7 +417,8 @@ class VmasPolicy(SuitePolicy):
                 f"VmasPolicy plays an Environment of VMAS, which vmas.make_env makes, not {environment!r}. In PettingZoo use "
                 "sb3_cora.envs.pettingzoo.PettingZooPolicy, and in joint environments model.predict()."
             )
-        self.worlds = VmasWorlds(environment)
+        # With a seed, which is not used, so that none is drawn.
+        self.worlds = VmasWorlds(environment, seed=0)
         super().__init__(model, self.worlds.observation_space, self.worlds.action_space, vec_normalize)
 
     @th.no_grad()

@@ -217,6 +217,10 @@ class WorldsVecEnv(VecEnv):
         :return: With ``"rgb_array"`` the picture, ``(height, width, 3)`` of uint8.
         :raises ImportError: If OpenCV, in whose window SB3 shows pictures, is not installed.
         """
+        if self.render_mode == "human" and mode in (None, "human"):
+            # SB3 would call the simulator's own method of that name.
+            self.worlds.render("human", 0)
+            return None
         try:
             return super().render(mode)
         except ModuleNotFoundError as error:

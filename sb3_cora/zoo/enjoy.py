@@ -25,6 +25,7 @@ def main() -> Evaluation:
     parser.add_argument("--eval-episodes", default=0, type=int, help="number of episodes (0: as the end of a training plays)")
     parser.add_argument("-n", "--n-timesteps", type=int, help="number of steps of each environment, instead of episodes")
     parser.add_argument("--no-render", action="store_true", help="for those who know rl_zoo3: there is no window in any case")
+    parser.add_argument("--deterministic", action="store_true", help="for those who know rl_zoo3: that is the default")
     parser.add_argument("--verbose", default=1, type=int, help="0: the mean only, 1: every episode")
     args = parser.parse_args()
 

@@ -154,8 +154,8 @@ def _plot_values(axes: Axes, explanation: Explanation) -> None:
     """
     labels = [coalition_label(members, explanation.n_agents) for members in explanation.coalitions]
     if len(labels) <= MAX_COALITION_LINES:
-        for number, (members, label) in enumerate(zip(explanation.coalitions, labels, strict=True)):
-            color = "black" if label == "all" else AGENT_COLORS[members[0]]
+        for number, label in enumerate(labels):
+            color = "black" if label == "all" else AGENT_COLORS[number]
             line = _line(explanation, number, len(labels))
             axes.plot(explanation.values[:, number], color=color, label=f"value of {label}", **line)
         axes.axhline(0.0, color="black", linewidth=0.5)

@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser, n_envs: int) -> None:
     parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint instead")
     parser.add_argument("--n-envs", default=n_envs, type=int, help="number of environments side by side")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
-    parser.add_argument("--deterministic", action="store_true", help="for those who know rl_zoo3: that is the default")
     parser.add_argument("--seed", default=0, type=int, help="random seed")
     parser.add_argument("--device", default="auto", help="PyTorch device (cpu, cuda, ...)")
     parser.add_argument("--num-threads", default=1, type=int, help="number of PyTorch's threads (-1: its default)")
