@@ -29,7 +29,7 @@ def draw(game: DifferentialGame, points: Sequence[Any], path: Path) -> None:
     values = np.linspace(-1.0, 1.0, N_POINTS)
     joint = np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2, 1)
     shares = game.rewards(0, joint).reshape(N_POINTS, N_POINTS) / game.optimal_return
-    for algo, axes in zip(algos, sheet.panels, strict=True):
+    for panel, (algo, axes) in enumerate(zip(algos, sheet.panels, strict=True)):
         # Gray, so that the trajectories have the colors for themselves, in print as well
         axes.contourf(values, values, shares, levels=20, cmap="Greys", vmin=0.0, vmax=1.3)
         mine = [point for point in points if point.algo == algo]
@@ -49,11 +49,11 @@ def draw(game: DifferentialGame, points: Sequence[Any], path: Path) -> None:
         axes.set(title=f"{algo}: {found} of {len(ends)}", xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
         axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         axes.grid(visible=False)
-        axes.label_outer()
         place = axes.get_subplotspec()
         assert place is not None, "a panel of a grid"
-        if place.is_last_row():
-            axes.set_xlabel("action of agent 0")
-        if place.is_first_col():
-            axes.set_ylabel("action of agent 1")
+        # Where no other panel is below it, or to its left
+        is_lowest, is_first = panel + place.get_gridspec().ncols >= len(algos), place.is_first_col()
+        axes.tick_params(labelbottom=is_lowest, labelleft=is_first)
+        axes.set_xlabel("action of agent 0" if is_lowest else "")
+        axes.set_ylabel("action of agent 1" if is_first else "")
     sheet.save(path.parent, path.stem)
