@@ -414,7 +414,8 @@ def test_command_reports_known_runs(
     main()
     printed = capsys.readouterr()
     lines = [" ".join(line.split()) for line in printed.out.splitlines()]
-    assert lines[2] == "1 0.075 (0.075 to 0.075) 0.050 (0.050 to 0.050) 0% - - - - - 1.0 mappo"
+    # A single run has no interval
+    assert lines[2] == "1 0.075 0.050 0% - - - - - 1.0 mappo"
     resamples = np.sort(list(product(FIVE, repeat=5)))[:, 1:4].mean(axis=1)
     expected = np.array([0.03, *np.percentile(resamples, (2.5, 97.5))])
     figures = [float(word.strip("()")) for word in lines[3].replace("to", "").split()[1:7]]
@@ -432,9 +433,26 @@ def test_command_reports_known_runs(
         assert width == (1350 if name == "aggregate_scores" else 660)
         assert height > 150
     text = (tmp_path / "figures" / "scores.md").read_text()
-    assert "| mappo | 1 | 0.075 [0.075, 0.075] | 0.050 [0.050, 0.050] | 0% | 1.0 |" in text
+    assert "| mappo | 1 | 0.075 | 0.050 | 0% | 1.0 |" in text
+    assert "\n## Notes\n\n- The numbers of runs differ, from 1 to 5" in text
     assert r"cora\_ppo & 5 & 0.030 [" in (tmp_path / "figures" / "scores.tex").read_text()
     assert (tmp_path / "raw" / "data.json").is_file()
+
+
+def test_runs_that_failed_stand_below_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = rows_of_run(seed=1)[-1]._replace(kind="failed", mean_return=None, message="no MuJoCo")
+    results.append([*rows_of_run(seed=0), failed], tmp_path / "results.csv")
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "results.csv"), "--output", str(tmp_path)])
+    main()
+    for name in ("scores.md", "scores.tex"):
+        assert "because it has failed: mappo on penalty, seed 1, no MuJoCo" in (tmp_path / name).read_text()
+
+
+def test_differences_are_run_by_run_where_the_games_are_the_same() -> None:
+    scores = np.array([0.2, 0.4, 0.9, 0.9, 1.0])
+    np.testing.assert_allclose(difference([scores + 0.1], [scores], paired=True), 0.1)
+    value, low, high = difference([scores + 0.1], [scores])
+    assert value == pytest.approx(0.1) and low < -0.2 and high > 0.3
 
 
 def test_command_has_no_statistics_across_returns(

@@ -1,5 +1,6 @@
 """Benchmarks: suites that are read or refused, run into one table, killed, and run on a cluster."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from sb3_cora.zoo import results
 from sb3_cora.zoo.algos import register_algorithms
@@ -173,6 +175,62 @@ def test_a_failure_is_a_row_and_stops_no_other(tmp_path: Path) -> None:
     benchmark(tmp_path, suite, "--no-plots")
     assert [row.kind for row in results.read(tmp_path / "table.csv")].count("final") == 2
     assert all(row.kind != "failed" for row in results.read(tmp_path / "table.csv"))
+
+
+# Asks for the end of each training after its first step, until there have been two
+STOPPING = """
+import os
+import signal
+from pathlib import Path
+
+import gymnasium as gym
+from tests.joint_games import NoisyTeam
+
+SEEN = Path("stopped")
+stops = not SEEN.exists() or len(SEEN.read_text()) < 2
+
+
+class Stopping(NoisyTeam):
+    def step(self, action):
+        global stops
+        if stops:
+            stops = False
+            with SEEN.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().step(action)
+
+
+gym.register("Stopping-v0", entry_point=Stopping)
+"""
+
+
+def test_a_training_that_is_ended_twice_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "stopping.py").write_text(STOPPING)
+    suite = SMALL | {
+        "n_timesteps": 400,
+        "environments": {"stopping": {"env": "Stopping-v0"}},
+        "algorithms": {"MAPPO": {"algo": "mappo"}},
+    }
+    flags = ("--no-plots", "--gym-packages", "stopping")
+    for _ in range(2):
+        ended = benchmark(tmp_path, suite, *flags, check=False)
+        assert ended.returncode == 1 and "MAPPO on stopping, seed 0 has failed: EndedEarly: The training" in ended.stdout
+    assert "1 of 1 runs to do" in benchmark(tmp_path, suite, *flags).stdout
+    (log,) = (tmp_path / "logs").glob("*/*/run.log")
+    assert [line.split()[-3:] for line in log.read_text().splitlines() if line.startswith("Resuming")] == [
+        ["100", "of", "400"],
+        ["200", "of", "400"],
+    ]
+    assert results.read(tmp_path / "table.csv")[-1].timesteps == 400
+
+
+def test_two_benchmarks_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with FileLock(tmp_path / "logs" / "small.lock"):
+        refused = benchmark(tmp_path, SMALL, check=False)
+    assert refused.returncode == 1
+    assert re.search(r"or trains in .*logs/small: wait for its end, or name .*--log-folder", refused.stderr)
 
 
 @pytest.mark.slow

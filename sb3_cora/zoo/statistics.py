@@ -9,6 +9,7 @@ arrays.
 The runs on one environment are one stratum, so an interval speaks of other games as well as of other seeds.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -152,10 +153,11 @@ def estimate(statistic: Statistic, strata: Strata) -> Estimate:
     """
     :param statistic: What to compute.
     :param strata: Scores of the runs on each environment, ``(n_runs,)`` each.
-    :return: The statistic, with its interval.
+    :return: The statistic, with its interval, NaN if there is but one run.
     """
     columns = band(statistic, [np.asarray(scores)[:, None] for scores in strata], N_RESAMPLES)
-    return Estimate(*(float(column[0]) for column in columns))
+    value, *bounds = (float(column[0]) for column in columns)
+    return Estimate(value, *(bounds if sum(map(len, strata)) > 1 else (math.nan, math.nan)))
 
 
 def mean_and_interval(scores: np.ndarray) -> Estimate:
@@ -166,14 +168,15 @@ def mean_and_interval(scores: np.ndarray) -> Estimate:
     return estimate(weighted_interquartile_means, [scores])
 
 
-def difference(first: Strata, other: Strata) -> Estimate:
+def difference(first: Strata, other: Strata, paired: bool = False) -> Estimate:
     """
     :param first: Scores of an algorithm's runs on each environment, ``(n_runs,)`` each.
     :param other: Those of another.
-    :return: How much greater the interquartile mean of the first is. The two are resampled independently.
+    :param paired: Whether they are of the same games and seeds in the same order, and are resampled together.
+    :return: How much greater the interquartile mean of the first is.
     """
     means = []
-    for seed, strata in enumerate((first, other)):
+    for strata, seed in ((first, 0), (other, 0 if paired else 1)):
         columns = [scores[:, None] for scores in strata]
         counts = tuple(len(scores) for scores in strata)
         weights = np.concatenate([even_weights(counts), resampled_weights(counts, seed=seed)])

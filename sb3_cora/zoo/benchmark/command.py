@@ -180,11 +180,17 @@ def main() -> None:
             rows = results.read(table)
             show_plan(tasks, lacking(tasks, rows), rows, args.workers, lists=True)
             return
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{table}.lock").acquire(timeout=0):
+        trainings = args.log_folder / tasks[0].run.suite
+        for folder in (table.parent, args.log_folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        # Two benchmarks with tables of their own would still train in the same folders.
+        with FileLock(f"{table}.lock").acquire(timeout=0), FileLock(f"{trainings}.lock").acquire(timeout=0):
             n_failed = run_suite(tasks, table, args)
     except Timeout:
-        sys.exit(f"Another benchmark writes to {table}: wait for its end, or name another table with --output.")
+        sys.exit(
+            f"Another benchmark writes to {table}, or trains in {trainings}: wait for its end, or name another table with "
+            "--output and another folder with --log-folder."
+        )
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on with the runs that are missing.")
     print(f"Table: {table}")

@@ -39,6 +39,10 @@ FINISHED = "wall_seconds.txt"
 LOG = "run.log"
 
 
+class EndedEarly(RuntimeError):
+    """A training was ended by a signal, with its state saved."""
+
+
 def run_folder(task: Task, log_folder: Path) -> Path:
     """
     :param task: A run.
@@ -79,7 +83,7 @@ def execute(task: Task, log_folder: Path, commit: str, packages: Sequence[str]) 
             traceback.print_exc()
             # The next attempt begins anew, unless the training was interrupted. What it was resumed from may have failed.
             (folder / FINISHED).unlink(missing_ok=True)
-            if interrupted is not None:
+            if interrupted is not None and not isinstance(error, EndedEarly):
                 shutil.rmtree(states_folder(interrupted), ignore_errors=True)
             return [failed(task, commit, f"{type(error).__name__}: {error}", time.perf_counter() - start)]
 
@@ -184,7 +188,7 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float, package
     :param wall_seconds: Duration of the training.
     :param packages: See ``execute``.
     :return: The rows of the run.
-    :raises RuntimeError: If the training was ended early.
+    :raises EndedEarly: If the training was ended early.
     """
     (saved,) = (path for path in (folder / task.algo).iterdir() if path.is_dir())
     # A name of rl_zoo3's, which replaces what does not suit a file name.
@@ -218,7 +222,7 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float, package
         with zipfile.ZipFile(path) as archive:
             done = json.loads(archive.read("data"))["num_timesteps"]
         if kind == "final" and done < task.n_timesteps:
-            raise RuntimeError(f"The training was ended after {done} of {task.n_timesteps} timesteps.")
+            raise EndedEarly(f"The training was ended after {done} of {task.n_timesteps} timesteps.")
         flags = ["--algo", task.algo, "--env", task.env, "-f", str(folder), "--seed", str(EVALUATION_SEED), "--verbose", "0"]
         flags += ["--eval-episodes", str(n_episodes), "--n-envs", str(n_episodes)]
         flags += ["--load-best"] if kind == "best" else []

@@ -139,9 +139,10 @@ def output_across(environments: Sequence[Environment], by_look: figures.Looks, a
     return Output([*aggregate_lines(found), ""], [aggregate_table(found)], sheets)
 
 
-def write(outputs: Sequence[Output], folder: Path) -> list[Path]:
+def write(outputs: Sequence[Output], notes: Sequence[str], folder: Path) -> list[Path]:
     """
     :param outputs: What is said.
+    :param notes: What a reader of it should know.
     :param folder: Where to.
     :return: The files of its figures and tables.
     """
@@ -149,7 +150,7 @@ def write(outputs: Sequence[Output], folder: Path) -> list[Path]:
     sheets = {name: sheet for output in outputs for name, sheet in output.sheets.items() if sheet is not None}
     paths = [path for name, sheet in sheets.items() for path in sheet.save(folder, name)]
     score_tables = [table for output in outputs for table in output.tables]
-    for name, text in (("scores.md", markdown(score_tables)), ("scores.tex", latex(score_tables))):
+    for name, text in (("scores.md", markdown(score_tables, notes)), ("scores.tex", latex(score_tables, notes))):
         paths.append(folder / name)
         paths[-1].write_text(text, encoding="utf-8")
     return paths
@@ -182,7 +183,7 @@ def main(flags: Sequence[str] | None = None) -> None:
         if missing := [algo for algo in algos if algo not in everywhere]:
             notes.append(f"Not on all environments, so left out of the statistics across them: {', '.join(missing)}.")
         outputs.append(output_across(environments, by_look, everywhere))
-    paths = write(outputs, args.output)
+    paths = write(outputs, notes, args.output)
     if args.marl_eval is not None:
         data = raw_data(run for environment in environments for runs in environment.runs.values() for run in runs)
         if (note := unequal_note(data)) is not None:

@@ -270,11 +270,11 @@ def plot_wall_clock(environments: Sequence[Environment], summaries: Sequence[Seq
 def _errors(estimate: Estimate) -> np.ndarray:
     """
     :param estimate: An estimate.
-    :return: Lengths of the error bar below and above its value, ``(2, 1)``.
+    :return: Lengths of the error bar below and above its value, ``(2, 1)``, 0 without an interval.
     """
     # An interval of percentiles may, in rare cases, lie beside the value
     lengths = (estimate.value - estimate.low, estimate.high - estimate.value)
-    return np.maximum(0.0, lengths)[:, None]
+    return np.fmax(0.0, lengths)[:, None]
 
 
 def _bounds(estimates: Iterable[Estimate]) -> tuple[float, float]:
@@ -283,9 +283,23 @@ def _bounds(estimates: Iterable[Estimate]) -> tuple[float, float]:
     :return: Lowest and highest number of the axis.
     """
     numbers = [0.0, *(bound for estimate in estimates for bound in estimate)]
-    low, high = 1.02 * min(numbers), 1.02 * max(numbers)
+    # NaN without an interval
+    low, high = 1.02 * np.nanmin(numbers), 1.02 * np.nanmax(numbers)
     # An axis needs some length, even if all returns are 0
     return low, high if low < high else 1.0
+
+
+def _difference(environment: Environment, algo: str, base: str) -> Estimate:
+    """
+    :param environment: An environment.
+    :param algo: Label of an algorithm with runs on it.
+    :param base: Label of another.
+    :return: How much greater the mean score of the first is, run by run if both have runs of the same games and seeds.
+    """
+    scores = [{(run.game_seed, run.seed): run.final_score for run in environment.runs[label]} for label in (algo, base)]
+    paired = scores[0].keys() == scores[1].keys()
+    first, other = ([np.array([part[key] for key in (scores[0] if paired else part)])] for part in scores)
+    return difference(first, other, paired)
 
 
 @styled()
@@ -305,7 +319,6 @@ def plot_ablation(
     sheet = Sheet(len(shown), height=_list_height(algos), n_columns=2, share_y=True)
     for (environment, lines), axes in zip(shown, sheet.panels, strict=True):
         by_algo = {line.algo: line for line in lines}
-        base_scores = final_scores([environment], base)
         for position, algo in zip(_list_algos(axes, algos), algos, strict=True):
             if algo not in by_algo:
                 continue
@@ -321,7 +334,7 @@ def plot_ablation(
             )
             text = "difference"
             if algo != base:
-                change = difference(final_scores([environment], algo), base_scores)
+                change = _difference(environment, algo, base)
                 # Without the sign of what is rounded to 0
                 value, low, high = (f"{round(number, 2) + 0.0:+.2f}" for number in change)
                 text = f"{value} [{low}, {high}]"

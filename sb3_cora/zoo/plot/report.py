@@ -1,5 +1,6 @@
 """The report that is printed: a table for each environment, one over all, and every run's return."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from sb3_cora.zoo.plot.runs import Environment
@@ -11,12 +12,12 @@ def interval_text(estimate: Estimate | None, n_digits: int) -> str:
     """
     :param estimate: An estimate, or none.
     :param n_digits: Number of decimal places.
-    :return: Its value and its interval, "-" for none.
+    :return: Its value and its interval, if it has one, "-" for none.
     """
     if estimate is None:
         return "-"
     value, low, high = (f"{number:.{n_digits}f}" for number in estimate)
-    return f"{value} ({low} to {high})"
+    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
 
 
 def n_digits(is_normalized: bool) -> int:

@@ -133,7 +133,8 @@ def unequal_notes(environments: Sequence[Environment]) -> list[str]:
     if len(counts) > 1:
         notes.append(
             f"The numbers of runs differ, from {min(counts)} to {max(counts)} for an algorithm on an environment (see the "
-            "tables). Intervals are wider where they are smaller. Across environments, each has the same weight."
+            "tables). The interval of fewer than five runs is too narrow, and one run has none. Across environments, each has "
+            "the same weight: leave out those with few runs by --envs."
         )
     for environment in environments:
         lengths = sorted({run.final_timesteps for runs in environment.runs.values() for run in runs})

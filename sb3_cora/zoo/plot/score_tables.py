@@ -1,5 +1,6 @@
 """The tables of scores, in Markdown and in LaTeX."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,12 +38,12 @@ def _cell(estimate: Estimate | None, digits: int) -> str:
     """
     :param estimate: An estimate, or none.
     :param digits: Number of decimal places.
-    :return: Its value and its interval.
+    :return: Its value and its interval, if it has one.
     """
     if estimate is None:
         return "–"
     value, low, high = (f"{number:.{digits}f}" for number in estimate)
-    return f"{value} [{low}, {high}]"
+    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
 
 
 def score_table(environment: Environment, summaries: Sequence[Summary]) -> Table:
@@ -80,9 +81,10 @@ def aggregate_table(aggregates: Sequence[Aggregate]) -> Table:
     return Table("All environments, final score", columns, rows)
 
 
-def markdown(tables: Sequence[Table]) -> str:
+def markdown(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
     """
     :param tables: The tables.
+    :param notes: What a reader of them should know, such as runs that have failed.
     :return: Text of a Markdown file of them.
     """
     parts = [f"{CAPTION}\n"]
@@ -91,6 +93,8 @@ def markdown(tables: Sequence[Table]) -> str:
         # A bar would end the cell
         rows = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
         parts.append(f"## {table.title}\n\n" + "".join(f"| {row} |\n" for row in rows))
+    if notes:
+        parts.append("## Notes\n\n" + "".join(f"- {note}\n" for note in notes))
     return "\n".join(parts)
 
 
@@ -102,9 +106,10 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(character, character) for character in text)
 
 
-def latex(tables: Sequence[Table]) -> str:
+def latex(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
     """
     :param tables: The tables.
+    :param notes: What a reader of them should know, for comments.
     :return: Text of a LaTeX file of them, to be read by ``\\input``.
     """
     parts = [f"% Needs \\usepackage{{booktabs}}. {_escaped(CAPTION)}\n"]
@@ -118,4 +123,4 @@ def latex(tables: Sequence[Table]) -> str:
             "\\end{tabular}\n",
         ]
         parts.append("\n".join(lines))
-    return "\n".join(parts)
+    return "\n".join([*parts, *(f"% {note}" for note in notes)]) + ("\n" if notes else "")
