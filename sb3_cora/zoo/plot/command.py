@@ -172,13 +172,15 @@ def main(flags: Sequence[str] | None = None) -> None:
                 f"{path} is no folder, so nothing can be written to it: name another with --output or --marl-eval."
             )
     notes = [*source.notes, *unequal_notes(environments)]
+    # Of what the command line could do, and so not for the tables
+    hints = []
     by_look = looks(algos)
     outputs = [output_within(environments, by_look, args.ablation)]
     try:
         everywhere = comparable(environments, algos)
     except ValueError as error:
         # What is said of each environment is true all the same
-        notes.append(str(error))
+        hints.append(str(error))
     else:
         if missing := [algo for algo in algos if algo not in everywhere]:
             notes.append(f"Not on all environments, so left out of the statistics across them: {', '.join(missing)}.")
@@ -187,11 +189,11 @@ def main(flags: Sequence[str] | None = None) -> None:
     if args.marl_eval is not None:
         data = raw_data(run for environment in environments for runs in environment.runs.values() for run in runs)
         if (note := unequal_note(data)) is not None:
-            notes.append(note)
+            hints.append(note)
         args.marl_eval.parent.mkdir(parents=True, exist_ok=True)
         args.marl_eval.write_text(json.dumps(data, indent=2), encoding="utf-8")
         paths.append(args.marl_eval)
     print("\n".join(line for output in outputs for line in output.report))
     print("Written:", *paths, sep="\n  ")
-    for note in notes:
+    for note in (*notes, *hints):
         print(f"Note: {note}", file=sys.stderr)
