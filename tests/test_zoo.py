@@ -477,6 +477,15 @@ def test_algorithms_of_ones_own_are_searched_and_told_apart(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
 
 
+def test_without_n_steps_a_rollout_is_as_long_as_by_default(tmp_path: Path) -> None:
+    """And evaluations come once a rollout, not once a step."""
+    (tmp_path / "ppo.yml").write_text(yaml.safe_dump({"climbing": {"policy": "MlpPolicy", "n_timesteps": 300, "n_epochs": 1}}))
+    flags = ("--algo", "ppo", "--env", "climbing", "--conf-file", "ppo.yml", "--eval-episodes", "1", "--n-eval-envs", "1")
+    run_zoo("train.py", *flags, "--final-eval-episodes", "-1", folder=tmp_path)
+    with np.load(tmp_path / "logs" / "ppo" / "climbing_1" / "evaluations.npz") as data:
+        assert data["timesteps"].tolist() == [2048]
+
+
 def test_schedules_of_sb3s_own_algorithms_end_at_zero(tmp_path: Path) -> None:
     # As one central agent; rl_zoo3's own schedule is below 0 in the last of the two rollouts
     settings = {"policy": "MlpPolicy", "n_timesteps": 300, "n_steps": 200, "batch_size": 100, "learning_rate": "lin_1e-3"}
