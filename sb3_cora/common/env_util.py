@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
 from sb3_cora.common.adapters import adapt, registered_adapters
+from sb3_cora.common.counts import check_count
 from sb3_cora.common.joint_env import JointSpaces
 from sb3_cora.common.training_state.environments import ResumableEnv
 from sb3_cora.common.vec_frame_stack import check_frame_stacks
@@ -70,8 +70,7 @@ def make_joint_vec_env(
     :raises TypeError: If ``env_id`` is none of these, or an argument of the environment is given twice.
     :raises ValueError: If the id is unknown, its environment is not a joint environment, or an argument does not apply.
     """
-    if isinstance(n_envs, bool) or not isinstance(n_envs, int | np.integer) or n_envs < 1:
-        raise ValueError(f"n_envs={n_envs!r}, expected an integer of at least 1.")
+    check_count("n_envs", n_envs)
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
     if isinstance(vec_env_cls, type) and issubclass(vec_env_cls, SubprocVecEnv):
         wrapper_class, wrapper_kwargs = partial(resumable, wrapper_class, wrapper_kwargs or {}), None

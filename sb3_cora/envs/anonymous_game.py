@@ -5,7 +5,8 @@ from abc import abstractmethod
 import numpy as np
 from gymnasium import spaces
 
-from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, check_count
+from sb3_cora.common.counts import check_count
+from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame
 
 
 class AnonymousGame(BatchedGame):

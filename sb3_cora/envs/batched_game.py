@@ -10,6 +10,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import ResetNeeded
 
+from sb3_cora.common.counts import check_count
 from sb3_cora.envs.registration import GAMES
 from sb3_cora.envs.worlds import Worlds, WorldsEnv, WorldsStep, WorldsVecEnv
 
@@ -253,17 +254,6 @@ def make_game(game: str | BatchedGame, **game_kwargs: Any) -> BatchedGame:
         )
     make: Callable[..., Any] = load_env_creator(GAMES[game])
     return make(**game_kwargs)
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """
-    :param name: Name of an argument, for the error message.
-    :param value: Its value.
-    :param least: The smallest value allowed.
-    :raises ValueError: If the value is not an integer, or too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r}, expected an integer of at least {least}.")
 
 
 def check_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, check_count, check_range, color, game_generator
+from sb3_cora.common.counts import check_count
+from sb3_cora.envs.batched_game import BAR_HEIGHT, PICTURE_SIZE, BatchedGame, check_range, color, game_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

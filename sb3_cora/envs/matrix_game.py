@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
+from sb3_cora.common.counts import check_count
 from sb3_cora.envs.batched_game import (
     BAR_HEIGHT,
     PICTURE_SIZE,
     BatchedGame,
-    check_count,
     check_range,
     color,
     game_generator,

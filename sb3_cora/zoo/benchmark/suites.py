@@ -145,20 +145,16 @@ def read_suite(path: Path, quick: bool = False) -> list[Task]:
     for key in ("environments", "algorithms", *(["trials"] if "trials" in suite else [])):
         if not isinstance(suite.get(key), dict) or not suite[key]:
             raise ValueError(f"{path}, {key}: expected a mapping from names to entries, got {suite.get(key)!r}.")
+    for key, known, needed in (("environments", ENVIRONMENT_KEYS, "env"), ("algorithms", ALGORITHM_KEYS, "algo")):
+        for name, entry in suite[key].items():
+            _mapping(entry, known, f"{path}, {key}, {name}", needed)
     if "trials" in suite:
         suite = {**suite, "algorithms": _tried(suite["algorithms"], suite["trials"], path)}
     if quick:
         if "quick" not in suite:
             raise ValueError(f"{path} has no entry `quick`: write one, or leave --quick out.")
         suite = _quick_form(suite, path)
-    environments = {
-        name: _mapping(entry, ENVIRONMENT_KEYS, f"{path}, environments, {name}", needed="env")
-        for name, entry in suite["environments"].items()
-    }
-    algorithms = {
-        name: _mapping(entry, ALGORITHM_KEYS, f"{path}, algorithms, {name}", needed="algo")
-        for name, entry in suite["algorithms"].items()
-    }
+    environments, algorithms = suite["environments"], suite["algorithms"]
     for name, entry in environments.items():
         _check_environment(entry, f"{path}, environments, {name}")
     for name, entry in algorithms.items():
@@ -243,11 +239,10 @@ def _tried(algorithms: Mapping[str, Any], trials: Mapping[str, Any], path: Path)
     :param trials: Names and hyperparameters of the trials.
     :param path: The suite's file, for messages.
     :return: Names and entries of each algorithm with the hyperparameters of each trial.
-    :raises ValueError: If an entry is no mapping.
+    :raises ValueError: If a trial is no mapping.
     """
     tried = {}
-    for name, algorithm in algorithms.items():
-        entry = _mapping(algorithm, ALGORITHM_KEYS, f"{path}, algorithms, {name}")
+    for name, entry in algorithms.items():
         for trial, hyperparams in trials.items():
             if not isinstance(hyperparams, dict):
                 raise ValueError(f"{path}, trials, {trial}: expected a mapping of hyperparameters, got {hyperparams!r}.")

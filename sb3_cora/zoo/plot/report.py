@@ -8,16 +8,18 @@ from sb3_cora.zoo.plot.summary import FRACTIONS, LEARNED, OPTIMAL, Aggregate, Su
 from sb3_cora.zoo.statistics import Estimate
 
 
-def interval_text(estimate: Estimate | None, n_digits: int) -> str:
+def interval_text(estimate: Estimate | None, n_digits: int, form: str = "{} ({} to {})", none: str = "-") -> str:
     """
     :param estimate: An estimate, or none.
     :param n_digits: Number of decimal places.
-    :return: Its value and its interval, if it has one, "-" for none.
+    :param form: How its value and the bounds of its interval are written.
+    :param none: What is written for none.
+    :return: Its value and its interval, if it has one.
     """
     if estimate is None:
-        return "-"
-    value, low, high = (f"{number:.{n_digits}f}" for number in estimate)
-    return value if math.isnan(estimate.low) else f"{value} ({low} to {high})"
+        return none
+    value, *bounds = (f"{number:.{n_digits}f}" for number in estimate)
+    return value if math.isnan(estimate.low) else form.format(value, *bounds)
 
 
 def n_digits(is_normalized: bool) -> int:

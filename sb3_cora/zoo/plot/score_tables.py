@@ -1,13 +1,12 @@
 """The tables of scores, in Markdown and in LaTeX."""
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
-from sb3_cora.zoo.plot.report import n_digits
+from sb3_cora.zoo.plot.report import interval_text, n_digits
 from sb3_cora.zoo.plot.runs import Environment
 from sb3_cora.zoo.plot.summary import OPTIMAL, Aggregate, Summary
-from sb3_cora.zoo.statistics import Estimate
 
 CAPTION = "Interquartile means over the runs with 95 % bootstrap intervals, and the share of the runs that found the optimum."
 # What LaTeX would take for commands
@@ -18,6 +17,8 @@ SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "≥": r"$\geq$",
     "–": "--",
 }
+
+_cell = partial(interval_text, form="{} [{}, {}]", none="–")
 
 
 class Table(NamedTuple):
@@ -32,18 +33,6 @@ class Table(NamedTuple):
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
-
-
-def _cell(estimate: Estimate | None, digits: int) -> str:
-    """
-    :param estimate: An estimate, or none.
-    :param digits: Number of decimal places.
-    :return: Its value and its interval, if it has one.
-    """
-    if estimate is None:
-        return "–"
-    value, low, high = (f"{number:.{digits}f}" for number in estimate)
-    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
 
 
 def score_table(environment: Environment, summaries: Sequence[Summary]) -> Table:
