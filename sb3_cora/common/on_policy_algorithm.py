@@ -1,6 +1,5 @@
 """PPO for joint environments, from which each algorithm is derived by a constructor and a hook."""
 
-import inspect
 import io
 import warnings
 from collections import defaultdict
@@ -18,7 +17,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_cora.common.arguments import FullSignature, full_docstring
+from sb3_cora.common.arguments import FullSignature, full_docstring, full_signature
 from sb3_cora.common.bootstrapping_vec_env import BootstrappingVecEnv, check_finite
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
 from sb3_cora.common.critics import AgentValueCritic
@@ -377,17 +376,11 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         :raises TypeError: If the policy takes no argument of such a name.
         """
-        known: set[str] = set()
-        for parent in self.policy_class.__mro__:
-            if "__init__" not in vars(parent):
-                continue
-            parameters = inspect.signature(parent.__init__).parameters  # type: ignore[misc]
-            known |= {name for name, parameter in parameters.items() if parameter.kind != parameter.VAR_KEYWORD}
-            if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
-                break
+        parameters = full_signature(self.policy_class.__mro__).parameters.values()
+        known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
         unknown = [name for name in self.policy_kwargs or {} if name not in known]
         if unknown:
-            names = sorted(known - {"self", "observation_space", "action_space", "lr_schedule"})
+            names = sorted(known - {"observation_space", "action_space", "lr_schedule"})
             raise TypeError(
                 f"policy_kwargs has {unknown[0]!r}, which {self.policy_class.__name__} does not take: it takes "
                 f"{', '.join(names)}."
