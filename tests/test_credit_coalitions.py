@@ -2,10 +2,8 @@
 
 import pytest
 import torch as th
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sb3_cora.credit import all_coalitions, extremes, leave_one_out, n_proper_coalitions, sample_coalitions, singletons
+from sb3_cora.credit import all_coalitions, extremes, leave_one_out, singletons
 from sb3_cora.credit.coalitions import LARGEST_ENUMERATION, is_closed_under_complement, restrict_coalitions
 
 
@@ -26,54 +24,8 @@ def test_all_coalitions_of_two_agents_are_in_binary_order():
 
 
 def test_too_many_coalitions_to_enumerate_are_refused():
-    with pytest.raises(ValueError, match="sample_coalitions"):
+    with pytest.raises(ValueError, match=r"draw_coalitions\(n_agents, n_coalitions\)"):
         all_coalitions(LARGEST_ENUMERATION + 1)
-
-
-@given(st.integers(2, 50), st.integers(1, 200), st.integers(0, 2**32))
-def test_samples_are_proper_and_different(n_agents, n_coalitions, seed):
-    n_coalitions = min(n_coalitions, n_proper_coalitions(n_agents))
-    masks = sample_coalitions(n_agents, n_coalitions, seeded(seed))
-    assert masks.shape == (n_coalitions, n_agents) and masks.dtype == th.bool
-    assert len({tuple(mask) for mask in masks.tolist()}) == n_coalitions
-    assert ((masks.sum(dim=1) > 0) & (masks.sum(dim=1) < n_agents)).all()
-
-
-def test_sampling_every_coalition_is_enumerating_them():
-    sampled = sample_coalitions(5, 30, seeded(0)).tolist()
-    assert sorted(sampled) == sorted(all_coalitions(5).tolist())
-
-
-@pytest.mark.parametrize("n_agents, n_coalitions", [(3, 4), (4, 3), (6, 40), (12, 30)])
-def test_equal_seeds_give_equal_samples(n_agents, n_coalitions):
-    first, second = sample_coalitions(n_agents, n_coalitions, seeded(1)), sample_coalitions(n_agents, n_coalitions, seeded(1))
-    assert first.equal(second)
-    assert not all(sample_coalitions(n_agents, n_coalitions, seeded(seed)).equal(first) for seed in range(2, 6))
-
-
-@pytest.mark.parametrize("n_coalitions", [2, 10])
-def test_every_coalition_is_equally_likely(n_coalitions):
-    """Both ways of sampling, below and above half of the 14 coalitions, against the binomial spread of the counts."""
-    generator, n_draws = seeded(0), 4000
-    codes = th.tensor([1, 2, 4, 8])
-    counts = th.zeros(16)
-    for _ in range(n_draws):
-        counts[(sample_coalitions(4, n_coalitions, generator) * codes).sum(dim=1)] += 1
-    probability = n_coalitions / 14
-    spread = (n_draws * probability * (1 - probability)) ** 0.5
-    assert counts[[0, 15]].tolist() == [0, 0]
-    assert (counts[1:15] - n_draws * probability).abs().max() < 4.5 * spread
-
-
-@pytest.mark.parametrize("n_coalitions", [0, -1, 15])
-def test_impossible_sample_sizes_are_refused(n_coalitions):
-    with pytest.raises(ValueError, match=rf"n_coalitions={n_coalitions} .*\[1, 14\]"):
-        sample_coalitions(4, n_coalitions)
-
-
-def test_one_agent_has_no_coalition_to_sample():
-    with pytest.raises(ValueError, match="0 proper coalitions"):
-        sample_coalitions(1, 1)
 
 
 def test_singletons_and_their_complements():

@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_cora.credit import FactoredQFunction, all_coalitions, coalition_values, sample_coalitions
+from sb3_cora.credit import FactoredQFunction, all_coalitions, coalition_values, draw_coalitions
 
 
 class TwinCritic:
@@ -97,7 +97,7 @@ def test_no_temporary_is_larger_than_allowed(play, form, max_elements):
 def test_many_agents():
     n_agents = 50
     actions, baseline_actions = th.ones(3, n_agents, 1), th.zeros(3, n_agents, 1)
-    masks = sample_coalitions(n_agents, 20, th.Generator().manual_seed(0))
+    masks = draw_coalitions(n_agents, 20, generator=th.Generator().manual_seed(0)).masks
     values = coalition_values(lambda joint, samples: joint.sum(dim=(2, 3)), actions, baseline_actions, masks)
     assert values.equal(masks.sum(dim=1).float().expand(3, 20))
 

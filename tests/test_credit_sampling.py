@@ -16,7 +16,6 @@ from sb3_cora.credit import (
     extremes,
     n_proper_coalitions,
     required_coalitions,
-    sample_coalitions,
 )
 from sb3_cora.credit.coalitions import first_occurrences, is_closed_under_complement
 
@@ -63,6 +62,7 @@ def test_to_draw_all_is_to_list_them(sampling, n_agents):
     "sampling, n_coalitions, paired, include_extremes",
     [
         ("uniform", 8, False, False),
+        ("uniform", 20, False, False),
         ("uniform", 8, True, False),
         ("uniform", 14, False, True),
         ("uniform", 14, True, True),
@@ -183,7 +183,3 @@ def test_required_coalitions_keep_their_promise():
 def test_required_coalitions_of_nonsense(arguments):
     with pytest.raises(ValueError, match="must"):
         required_coalitions(*arguments)
-
-
-def test_plain_masks():
-    assert sample_coalitions(7, 20, seeded(3)).equal(draw_coalitions(7, 20, "uniform", seeded(3)).masks)

@@ -18,7 +18,6 @@ from sb3_cora.credit import (
     allocate,
     draw_coalitions,
     largest_excess,
-    sample_coalitions,
 )
 from sb3_cora.credit.solvers import active_set
 from sb3_cora.credit.solvers.base import Solution
@@ -216,7 +215,7 @@ def test_accuracy_target_beside_clarabel(kind, n_agents):
 
 @pytest.mark.parametrize("kind", ["normal", "nearly_additive", "ties"])
 def test_accuracy_target_with_many_agents(kind):
-    masks = sample_coalitions(20, 100, th.Generator().manual_seed(0))
+    masks = draw_coalitions(20, 100, generator=th.Generator().manual_seed(0)).masks
     for variance_weight in (0.0, 1.0):
         row = measure(kind, masks, variance_weight, n_games=100, n_references=3)
         assert row.n_references == 3 and not row.misses_target(), row
@@ -224,7 +223,7 @@ def test_accuracy_target_with_many_agents(kind):
 
 def test_atoms_close_to_the_working_set():
     """Games of 20 agents in which a pivot meets a coalition nearly, but not quite, in the hull of those at work."""
-    masks = sample_coalitions(20, 200, th.Generator().manual_seed(0))
+    masks = draw_coalitions(20, 200, generator=th.Generator().manual_seed(0)).masks
     values, grand_value = games(20_000, masks, "heavy_tailed")
     picked = [7902, 18906]
     result = allocate(values[picked], masks, grand_value[picked], "least_core")
@@ -234,7 +233,7 @@ def test_atoms_close_to_the_working_set():
 @pytest.mark.parametrize("n_coalitions", [1, 2, 3])
 def test_few_coalitions(n_coalitions):
     """Fewer coalitions than agents, and only one of two agents' coalitions."""
-    masks = sample_coalitions(5, n_coalitions, th.Generator().manual_seed(0))
+    masks = draw_coalitions(5, n_coalitions, generator=th.Generator().manual_seed(0)).masks
     assert not measure("normal", masks, 0.3, n_games=100, n_references=20).misses_target()
     assert not measure("normal", all_coalitions(2)[1:], 0.3, n_games=100, n_references=20).misses_target()
 
@@ -372,7 +371,7 @@ def test_a_lost_sample_is_solved_with_the_agents_in_another_order() -> None:
 
 def test_a_game_that_rounding_once_lost() -> None:
     """Nearly additive games of twenty agents, the first of which one order of the agents leaves at a gap of 7e-5."""
-    masks = sample_coalitions(20, 200, th.Generator().manual_seed(0))
+    masks = draw_coalitions(20, 200, generator=th.Generator().manual_seed(0)).masks
     rng = np.random.default_rng(0)
     worths = rng.standard_normal((20_000, 20))
     noise = rng.standard_normal((20_000, 200))

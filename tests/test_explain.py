@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_cora import CORAPPO, ShapleyPPO, make_joint_vec_env
 from sb3_cora.cora_ppo import explain
-from sb3_cora.credit import CONCEPTS, EFFICIENT_CONCEPTS
+from sb3_cora.credit import CONCEPTS
 from sb3_cora.zoo.explanation_plots import StepFigure, plot_sheet, trimmed
 from sb3_cora.zoo.tables import write_columns
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, make_tiny
@@ -148,12 +148,12 @@ def test_concepts_divide_the_same_games() -> None:
     assert len(explanation.coalitions) == 7
     for concept, credits in explanation.credits.items():
         total = credits.sum(axis=1)
-        if concept in EFFICIENT_CONCEPTS:
+        if CONCEPTS[concept].efficient:
             np.testing.assert_allclose(total, explanation.advantages, atol=1e-5)
         excess = (explanation.values - explanation.shares(concept))[:, :-1].max(axis=1)
         np.testing.assert_allclose(explanation.epsilons[concept], excess.clip(min=0.0), atol=1e-5)
     # The least core has the least epsilon
-    for concept in EFFICIENT_CONCEPTS:
+    for concept in (name for name in concepts if CONCEPTS[name].efficient):
         assert (explanation.epsilons["least_core"] <= explanation.epsilons[concept] + 1e-5).all()
     columns = explanation.columns()
     of_concept = np.array(columns["concept"])

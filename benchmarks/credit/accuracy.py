@@ -29,7 +29,7 @@ from scipy import sparse
 
 from benchmarks.credit.games import GAMES
 from benchmarks.tools.folders import RESULTS
-from sb3_cora.credit import all_coalitions, allocate, sample_coalitions
+from sb3_cora.credit import all_coalitions, allocate, draw_coalitions
 from sb3_cora.zoo import tables
 
 TARGET = 1e-9
@@ -175,7 +175,7 @@ def rows(quick: bool, n_games: int, n_references: int) -> Iterator[Row]:
         if n_coalitions is None:
             masks = all_coalitions(n_agents)
         else:
-            masks = sample_coalitions(n_agents, n_coalitions, th.Generator().manual_seed(0))
+            masks = draw_coalitions(n_agents, n_coalitions, generator=th.Generator().manual_seed(0)).masks
         for name in GAMES:
             for variance_weight in WEIGHTS:
                 yield measure(name, masks, variance_weight, n_games, min(n_games, n_references))

@@ -8,7 +8,7 @@ from sb3_cora.credit.coalitions import (
     singletons,
     splits,
 )
-from sb3_cora.credit.concepts import CONCEPTS, EFFICIENT_CONCEPTS, Concept, Division, shared_needs
+from sb3_cora.credit.concepts import CONCEPTS, Concept, Division, shared_needs
 from sb3_cora.credit.concepts.core import core, core_l1, least_core
 from sb3_cora.credit.concepts.marginal_contributions import difference, singleton
 from sb3_cora.credit.concepts.nucleolus import nucleolus
@@ -21,13 +21,11 @@ from sb3_cora.credit.sampling import (
     coalitions_along,
     draw_coalitions,
     required_coalitions,
-    sample_coalitions,
 )
 from sb3_cora.credit.solvers import SOLVERS, ActiveSetSolver, ConvergenceError, CoreSolver, CvxpyLayersSolver, make_solver
 
 __all__ = [
     "CONCEPTS",
-    "EFFICIENT_CONCEPTS",
     "SAMPLINGS",
     "SOLVERS",
     "ActiveSetSolver",
@@ -57,7 +55,6 @@ __all__ = [
     "n_proper_coalitions",
     "nucleolus",
     "required_coalitions",
-    "sample_coalitions",
     "shapley",
     "shared",
     "shared_needs",

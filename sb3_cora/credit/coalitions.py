@@ -32,7 +32,7 @@ def all_coalitions(n_agents: int, device: th.device | str | None = None) -> th.T
     if n_agents > LARGEST_ENUMERATION:
         raise ValueError(
             f"{n_agents} agents form {n_coalitions} coalitions, too many to enumerate (at most {LARGEST_ENUMERATION} "
-            "agents). Use sample_coalitions(n_agents, n_coalitions) instead."
+            "agents). Use draw_coalitions(n_agents, n_coalitions).masks instead."
         )
     codes = th.arange(1, n_coalitions + 1, device=device)
     bits = th.arange(n_agents, device=device)

@@ -106,19 +106,6 @@ def draw_coalitions(
     return CoalitionSample(th.cat([fixed, drawn]), th.cat([counts.new_ones(len(fixed)), counts]))
 
 
-def sample_coalitions(n_agents: int, n_coalitions: int, generator: th.Generator | None = None) -> th.Tensor:
-    """
-    Proper coalitions drawn uniformly without replacement: the masks that ``draw_coalitions`` returns by default.
-
-    :param n_agents: Number of agents.
-    :param n_coalitions: How many to draw, 1 to ``2 ** n_agents - 2``.
-    :param generator: Source of randomness, PyTorch's global one if ``None``; the masks are on its device.
-    :return: Boolean masks ``(n_coalitions, n_agents)``, all different.
-    :raises ValueError: If ``n_coalitions`` is less than 1, or more coalitions than there are.
-    """
-    return draw_coalitions(n_agents, n_coalitions, "uniform", generator).masks
-
-
 def coalitions_along(orders: th.Tensor) -> th.Tensor:
     """
     The proper coalitions that form as agents arrive one by one.

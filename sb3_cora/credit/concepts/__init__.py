@@ -15,8 +15,4 @@ CONCEPTS: dict[str, Concept] = {
 }
 """Solution concepts by name. To add one, from any package, add an entry."""
 
-EFFICIENT_CONCEPTS = frozenset(name for name, concept in CONCEPTS.items() if concept.efficient)
-"""Names of the concepts of this package whose credits sum to the grand value. ``CONCEPTS[name].efficient`` says so for every
-concept, including those added later."""
-
-__all__ = ["CONCEPTS", "EFFICIENT_CONCEPTS", "Concept", "Division", "shared_needs"]
+__all__ = ["CONCEPTS", "Concept", "Division", "shared_needs"]
