@@ -12,8 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_cora import IPPO, MAPPO
-from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
+from sb3_cora import IPPO
 from sb3_cora.common.rollout import Rollout
 from sb3_cora.common.vec_normalize import JointVecNormalize
 from tests.algorithms import make_tiny
@@ -255,12 +254,3 @@ def test_statistics_are_those_of_the_living(dead: tuple[int, ...]) -> None:
     errors = last.returns[alive[-1]] - values[-1][alive[-1]]
     explained = 1 - errors.var() / last.returns[alive[-1]].var() if len(errors) else np.nan
     np.testing.assert_allclose(model.logger.name_to_value["train/explained_variance"], explained, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("algorithm", [IPPO, MAPPO])
-def test_statistics_with_one_count_for_all_values_are_loaded(algorithm: type[CooperativeOnPolicyAlgorithm]) -> None:
-    policy = make_tiny(algorithm, make_vec_env(Independent)).policy
-    state = {**policy.state_dict(), "value_critic.normalizer.count": th.tensor(7.0)}
-    policy.load_state_dict(state)
-    assert (policy.value_critic.normalizer.count == 7.0).all()
-    assert state["value_critic.normalizer.count"].shape == ()

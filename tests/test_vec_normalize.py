@@ -10,7 +10,6 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecNormalize, sync_envs_normalization
 
 from sb3_cora import CORAPPO
@@ -144,19 +143,6 @@ def test_evaluation_beside_sb3s_normalization() -> None:
     evaluation_env.reset()
     _, _, _, infos = evaluation_env.step(np.zeros((evaluation_env.num_envs, N_AGENTS, 1), np.float32))
     assert infos[0]["agent_rewards"].shape == (N_AGENTS,)
-
-
-def test_statistics_saved_beside_the_teams() -> None:
-    env = make_env()
-    played(env, 250)
-    state = env.__getstate__()
-    team, agents = RunningMeanStd(), state["ret_rms"].agents
-    state |= {"ret_rms": team, "agent_ret_rms": agents}
-    loaded = JointVecNormalize.__new__(JointVecNormalize)
-    loaded.__setstate__(state)
-    assert vars(team).items() <= vars(loaded.ret_rms).items() and loaded.agent_ret_rms is agents
-    # As they are after any other loading
-    assert type(loaded.ret_rms) is type(env.ret_rms)
 
 
 def box_masks(n_envs: int = 2) -> VecNormalize:

@@ -1,7 +1,5 @@
 """The running statistics that normalize what critics predict."""
 
-from typing import Any
-
 import torch as th
 from torch import nn
 
@@ -65,9 +63,3 @@ class ReturnNormalizer(nn.Module):
         self.mean += difference * n_new / divisor
         self.std.copy_(th.where(total > 0, (sum_of_squares / divisor).sqrt().clamp(min=self.MIN_STD), self.std))
         self.count.copy_(total)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        if f"{prefix}count" in state_dict:
-            # Models saved by older versions have one count for all values.
-            state_dict[f"{prefix}count"] = state_dict[f"{prefix}count"].expand_as(self.count)
-        super()._load_from_state_dict(state_dict, prefix, *args)

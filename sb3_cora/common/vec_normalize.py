@@ -119,14 +119,6 @@ class JointVecNormalize(VecNormalize):
         del state["agent_returns"]
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "agent_ret_rms" in state:
-            # Files of older versions have the agents' statistics beside those of the team instead of in them.
-            ret_rms = ReturnMeanStd(state.pop("agent_ret_rms"))
-            vars(ret_rms).update(vars(state["ret_rms"]))
-            state["ret_rms"] = ret_rms
-        super().__setstate__(state)
-
     def set_venv(self, venv: VecEnv) -> None:
         super().set_venv(venv)
         self.agent_returns = np.zeros((self.num_envs, self.n_agents))
