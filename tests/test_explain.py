@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch as th
 from stable_baselines3.common.utils import set_random_seed
@@ -15,7 +16,6 @@ from sb3_cora import CORAPPO, ShapleyPPO, make_joint_vec_env
 from sb3_cora.cora_ppo import explain
 from sb3_cora.credit import CONCEPTS
 from sb3_cora.zoo.explanation_plots import StepFigure, plot_sheet, trimmed
-from sb3_cora.zoo.tables import write_columns
 from tests.algorithms import ALGORITHMS, ALGORITHMS_WITH_GAME, make_tiny
 from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam, TargetGame
 from tests.processes import run_zoo
@@ -227,14 +227,12 @@ def test_wrong_arguments_are_refused() -> None:
 def test_table_and_pictures_of_an_episode_without_scene(tmp_path: Path) -> None:
     model = make_tiny(CORAPPO, MatrixGame(np.zeros((2,) * 9)))
     explanation = explain(model, MatrixGame(np.zeros((2,) * 9)), concepts=["core", "equal"])
-    write_columns(explanation.columns(), tmp_path / "table.csv")
-    with (tmp_path / "table.csv").open(newline="") as file:
-        core, equal = csv.DictReader(file)
+    core, equal = pd.DataFrame(explanation.columns()).to_dict("records")
     assert list(core)[:7] == ["step", "concept", "reward", "advantage", "epsilon", "credit_0", "credit_1"]
-    assert (core["step"], core["concept"], equal["concept"]) == ("0", "core", "equal")
+    assert (core["step"], core["concept"], equal["concept"]) == (0, "core", "equal")
     assert len(core) == 5 + 9 + 254 + 1
-    assert float(equal["credit_8"]) == pytest.approx(explanation.advantages[0] / 9, rel=1e-5)
-    assert float(core["v{0,1,2,3,4,5,6,7,8}"]) == pytest.approx(explanation.values[0, -1], rel=1e-5)
+    assert equal["credit_8"] == pytest.approx(explanation.advantages[0] / 9, rel=1e-5)
+    assert core["v{0,1,2,3,4,5,6,7,8}"] == pytest.approx(explanation.values[0, -1], rel=1e-5)
     plot_sheet(explanation, tmp_path / "sheet.png", "nine agents")
     assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
     assert StepFigure(explanation, "nine agents").picture(0).shape == (720, 1280, 3)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rliable import metrics
 
-from sb3_cora.zoo import results
+from sb3_cora.zoo import results, tables
 from sb3_cora.zoo.plot import main
 from sb3_cora.zoo.plot.curves import aligned, learning_curves, share_curves
 from sb3_cora.zoo.plot.marl_eval import environment_and_task, raw_data, unequal_note
@@ -262,9 +262,9 @@ def test_tables_tell_configurations_apart_and_leave_out_failures(tmp_path: Path)
         *rows_of_run(algo="ippo", config="b"),
         *rows_of_run(algo="ippo", config="c", env="climbing"),
     ]
-    results.append(rows, path)
+    tables.append(rows, path)
     lost = rows_of_run(seed=9)[-1]._replace(kind="failed", mean_return=None, message="no MuJoCo")
-    results.append([lost], tmp_path / "more.csv")
+    tables.append([lost], tmp_path / "more.csv")
     source = read_tables([path, tmp_path / "more.csv"])
     assert source.notes == ["Left out, because it has failed: mappo on penalty, seed 9, no MuJoCo"]
     labels = [(run.algo, run.env) for run in source.runs]
@@ -283,7 +283,7 @@ def test_tables_tell_configurations_apart_and_leave_out_failures(tmp_path: Path)
 
 def with_rows(rows: list[results.Row]) -> Callable[[Path], list[str]]:
     def write(folder: Path) -> list[str]:
-        results.append(rows, folder / "results.csv")
+        tables.append(rows, folder / "results.csv")
         return [str(folder / "results.csv")]
 
     return write
@@ -407,7 +407,7 @@ def test_command_reports_known_runs(
             algo="cora_ppo", seed=seed, mean_return=100 * share, optimum=100.0, q_explained_variance=seed / 10
         )
     ]
-    results.append([*rows, *rows_of_run(mean_return=7.5, optimum=100.0)], tmp_path / "results.csv")
+    tables.append([*rows, *rows_of_run(mean_return=7.5, optimum=100.0)], tmp_path / "results.csv")
     flags = ("--ablation", "cora_ppo", "--algos", "mappo", "cora_ppo", "--output", str(tmp_path / "figures"))
     raw = ("--marl-eval", str(tmp_path / "raw" / "data.json"))
     monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "results.csv"), *flags, *raw])
@@ -441,7 +441,7 @@ def test_command_reports_known_runs(
 
 def test_runs_that_failed_stand_below_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = rows_of_run(seed=1)[-1]._replace(kind="failed", mean_return=None, message="no MuJoCo")
-    results.append([*rows_of_run(seed=0), failed], tmp_path / "results.csv")
+    tables.append([*rows_of_run(seed=0), failed], tmp_path / "results.csv")
     monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "results.csv"), "--output", str(tmp_path)])
     main()
     for name in ("scores.md", "scores.tex"):
@@ -460,7 +460,7 @@ def test_command_has_no_statistics_across_returns(
 ) -> None:
     # Nothing during the training, no duration, and all returns 0
     rows = [rows_of_run(env=env, mean_return=0.0)[-1] for env in ("give_way", "navigation")]
-    results.append(rows, tmp_path / "results.csv")
+    tables.append(rows, tmp_path / "results.csv")
     flags = ("--ablation", "mappo", "--output", str(tmp_path / "figures"))
     monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "results.csv"), *flags])
     main()

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from sb3_cora.zoo import results
+from sb3_cora.zoo import results, tables
 from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.benchmark.missing import tidy
 from sb3_cora.zoo.benchmark.suites import read_suite
@@ -129,7 +129,7 @@ def test_what_the_suite_no_longer_has_comes_last(tmp_path: Path) -> None:
     tasks = read_suite(written(tmp_path, SMALL))
     runs = [tasks[0].run._replace(config="earlier"), tasks[1].run, tasks[0].run]
     table = tmp_path / "table.csv"
-    results.append([Row(*run, "", "final", 200, 1.0, 2.0, 0.0, 2.0, 2.0, None, None, None, "") for run in runs], table)
+    tables.append([Row(*run, "", "final", 200, 1.0, 2.0, 0.0, 2.0, 2.0, None, None, None, "") for run in runs], table)
     assert [row.run for row in tidy(table, tasks)] == [row.run for row in results.read(table)] == runs[::-1]
 
 

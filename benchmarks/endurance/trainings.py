@@ -140,7 +140,7 @@ class MeasureCallback(BaseCallback):
         now, used = time.process_time(), memory()
         cpu_ms = round((now - self.last) / self.every * 1000, 3)
         rss, peak = (round(used[name], 3) for name in ("VmRSS", "VmHWM"))
-        tables.append(Row._fields, [Row(self.name, self.iteration, self.model.num_timesteps, rss, peak, cpu_ms)], self.path)
+        tables.append([Row(self.name, self.iteration, self.model.num_timesteps, rss, peak, cpu_ms)], self.path)
         self.last = now
 
 

@@ -100,7 +100,7 @@ def main() -> None:
 
     def add(new: list[Row]) -> None:
         rows.extend(new)
-        tables.append(Row._fields, new, args.output)
+        tables.append(new, args.output)
 
     while sum(row.n_cases for row in rows if row.part == "games") < args.games:
         first = last("games") + 1

@@ -181,8 +181,7 @@ def main() -> None:
             while n_kills < args.n_kills:
                 rows = [row._replace(kind=kind) for row in next(next(going))]
                 if rows:
-                    lines = ([f"{value:.2f}" if isinstance(value, float) else value for value in row] for row in rows)
-                    tables.append(Row._fields, lines, args.output)
+                    tables.append(rows, args.output, default=".2f")
                 n_kills += len(rows)
                 n_interrupted += sum(bool(row.unfinished) for row in rows)
                 all_same &= all(row.same for row in rows)

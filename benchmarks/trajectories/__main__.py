@@ -20,7 +20,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 from benchmarks.tools.folders import RESULTS
-from benchmarks.tools.rows import add
 from benchmarks.tools.training import model_of
 from benchmarks.trajectories.picture import draw
 from sb3_cora.envs.batched_game import make_game
@@ -118,7 +117,7 @@ def main() -> None:
     for task in tqdm([task for task in tasks if (task.run.algo, task.run.game_seed, task.run.seed) not in known]):
         tracker = Tracker(task, cast(DifferentialGame, make_game(task.env, **task.hyperparams["env_kwargs"])))
         model_of(task, ALGOS[task.algo]).learn(task.n_timesteps, callback=tracker)  # type: ignore[arg-type]
-        add(tracker.points, path)
+        tables.append(tracker.points, path, default=".4g")
     game = cast(DifferentialGame, make_game(tasks[0].env, **tasks[0].hyperparams["env_kwargs"]))
     draw(
         game,

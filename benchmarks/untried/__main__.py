@@ -24,7 +24,6 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from tqdm import tqdm
 
 from benchmarks.tools.folders import RESULTS
-from benchmarks.tools.rows import add
 from benchmarks.tools.training import model_of
 from benchmarks.untried.known_game import InformedCORAPPO
 from benchmarks.untried.picture import draw
@@ -74,8 +73,8 @@ def compare(task: Task, output: Path) -> None:
     assert task.run.game_seed is not None
     model.probe = Probe(task.run.env, task.run.game_seed, game_of(task), max(n_rollouts // N_COMPARISONS, 1))
     model.learn(task.n_timesteps)
-    add(model.probe.critic_rows, output / "untried_critics.csv")
-    add(model.probe.credit_rows, output / "untried_credits.csv")
+    tables.append(model.probe.critic_rows, output / "untried_critics.csv", default=".4g")
+    tables.append(model.probe.credit_rows, output / "untried_credits.csv", default=".4g")
 
 
 def train_informed(task: Task, concept: str, output: Path) -> None:
@@ -93,7 +92,7 @@ def train_informed(task: Task, concept: str, output: Path) -> None:
     mean_return, _ = evaluate_policy(model, model.env, n_eval_episodes=1, warn=False)
     assert task.run.game_seed is not None
     row = ReturnRow(task.run.env, task.run.game_seed, concept, cast(float, mean_return) / game.optimal_return)
-    add([row], output / "untried_returns.csv")
+    tables.append([row], output / "untried_returns.csv", default=".4g")
 
 
 def main() -> None:

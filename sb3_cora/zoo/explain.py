@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -23,7 +24,6 @@ from sb3_cora.zoo.display import virtual_display
 from sb3_cora.zoo.explanation_plots import plot_sheet, trimmed, write_video
 from sb3_cora.zoo.mistakes import OneLineParser, check_numbers, refusals
 from sb3_cora.zoo.saved_run import add_arguments, load_run
-from sb3_cora.zoo.tables import write_columns
 
 
 def load_rendering_run(args: argparse.Namespace) -> tuple[BaseAlgorithm, VecEnv, Path]:
@@ -102,7 +102,7 @@ def main() -> None:
     folder = args.output_folder or run_folder / "explanation"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{args.algo}-{args.env}"
-    write_columns(explanation.columns(), folder / f"{name}.csv")
+    pd.DataFrame(explanation.columns()).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     print(f"Numbers: {folder / name}.csv")
     title = f"{args.algo} on {args.env}"
     summary = f"length {explanation.n_steps}, return {explanation.rewards.sum():.2f}"

@@ -1,6 +1,5 @@
 """The results of a benchmark: a long-format table, to which each run adds its rows when it has finished."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,11 +90,3 @@ def read(path: Path) -> list[Row]:
     :raises ValueError: If it has other columns.
     """
     return tables.read(Row, path)
-
-
-def append(rows: Iterable[Row], path: Path) -> None:
-    """
-    :param rows: What to add.
-    :param path: The table, begun where it does not exist.
-    """
-    tables.append(Row._fields, rows, path)

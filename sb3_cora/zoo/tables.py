@@ -46,7 +46,7 @@ def show(
         print("  ".join(texts[field].rjust(widths[field]) for field in fields) + note(row), flush=True)
 
 
-def write(rows: Sequence[NamedTuple], path: Path, formats: Formats = DEFAULT, default: str = ".4g") -> None:
+def write(rows: Iterable[NamedTuple], path: Path, formats: Formats = DEFAULT, default: str = ".4g") -> None:
     """
     :param rows: At least one
     :param path: The CSV file
@@ -54,36 +54,23 @@ def write(rows: Sequence[NamedTuple], path: Path, formats: Formats = DEFAULT, de
     :param default: Format of the floats of all other fields
     """
     path.unlink(missing_ok=True)
-    append(rows[0]._fields, (_texts(row, formats, default, "").values() for row in rows), path)
+    append(rows, path, formats, default)
 
 
-def write_columns(columns: Mapping[str, Sequence[Any]], path: Path, default: str = ".6g") -> None:
+def append(rows: Iterable[NamedTuple], path: Path, formats: Formats = DEFAULT, default: str = "") -> None:
     """
-    Write a table whose columns are known only when it is made, and need not be names in Python.
-
-    :param columns: Values by column, all of the same length
-    :param path: The CSV file
-    :param default: Format of floats
-    """
-    path.unlink(missing_ok=True)
-    texts = (
-        [format(value, default) if isinstance(value, float) else value for value in column] for column in columns.values()
-    )
-    append(list(columns), zip(*texts, strict=True), path)
-
-
-def append(columns: Sequence[str], lines: Iterable[Iterable[object]], path: Path) -> None:
-    """
-    :param columns: Their names
-    :param lines: What to append, in the order of the columns
+    :param rows: What to append, of one kind
     :param path: The CSV file, begun where it does not exist
+    :param formats: Of floats
+    :param default: Format of the floats of all other fields, by default all their digits
     """
+    rows = list(rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     whole = _whole_lines(path) if path.is_file() else b""
-    if not whole:
-        writer.writerow(columns)
-    writer.writerows(lines)
+    if rows and not whole:
+        writer.writerow(rows[0]._fields)
+    writer.writerows(_texts(row, formats, default, "").values() for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In one piece, so that it takes a kill within this very call to leave a part of a line behind
     with path.open("ab") as file:

@@ -27,7 +27,7 @@ import yaml
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from sb3_cora.zoo import results
+from sb3_cora.zoo import results, tables
 from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.benchmark.missing import expected_seconds, tidy
 from sb3_cora.zoo.benchmark.ray_cluster import run_on_ray
@@ -99,7 +99,7 @@ def run_missing(missing: Sequence[Task], runs: Iterator[list[Row]], table: Path)
     n_failed = 0
     with tqdm(total=len(missing), unit="run", smoothing=0) as bar:
         for rows in runs:
-            results.append(rows, table)
+            tables.append(rows, table)
             last = rows[-1]
             if last.kind == "failed":
                 n_failed += 1

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from sb3_cora.zoo import results
+from sb3_cora.zoo import results, tables
 from sb3_cora.zoo.benchmark.suites import Task
 from sb3_cora.zoo.results import Row
 from sb3_cora.zoo.whole_files import write_whole
@@ -38,7 +38,7 @@ def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
     kept = finished + [row for run, row in failures.items() if run in order and run not in done]
     kept.sort(key=lambda row: order.get(row.run, len(order)))
     if kept != rows:
-        write_whole({path: partial(results.append, kept)})
+        write_whole({path: partial(tables.append, kept)})
     return kept
 
 
