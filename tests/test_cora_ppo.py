@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_cora import CORAPPO, MAPPO
 from sb3_cora.common.rollout import Rollout
-from sb3_cora.credit import CONCEPTS, SAMPLINGS, SOLVERS
+from sb3_cora.credit import CONCEPTS, SAMPLINGS, SOLVERS, allocate
 from sb3_cora.credit.solvers import ActiveSetSolver
 from tests.algorithms import TINY, assert_trained, make_tiny, weights
 from tests.joint_games import MaskedTeam, MatrixGame, NoisyTeam
@@ -309,6 +309,27 @@ def test_credit_scale_is_the_unit_of_the_weight() -> None:
     # "batch" divides by the deviation of the advantages, so this weight is the same in raw units
     scaled = train(credit_scale="batch", variance_weight=0.5 * raw.advantages.std())
     np.testing.assert_allclose(scaled.credits, raw.credits, atol=1e-5)
+
+
+@pytest.mark.parametrize("epsilon_bound", ["nonnegative", "free"])
+def test_the_scale_of_a_sample_is_the_size_of_its_excesses(epsilon_bound: str) -> None:
+    model = train(credit_scale="sample", epsilon_bound=epsilon_bound, variance_weight=0.5)
+    rollout = model._rollout().flatten()
+    games = model.games(rollout)
+    masks = games.coalitions.masks
+    excesses = games.values - games.grand_value[:, None] / 3 * masks.sum(dim=1)
+    scale = excesses.amax(dim=1) - (excesses.amin(dim=1) if epsilon_bound == "free" else 0.0)
+    scale = th.where(scale > 0, scale, 1.0)
+    expected = allocate(
+        games.values, masks, games.grand_value, "core", variance_weight=0.5, epsilon_bound=epsilon_bound, scale=scale
+    )
+    found = model.divide(games, "core").credits
+    th.testing.assert_close(found, expected.credits, rtol=1e-4, atol=1e-6)
+    if epsilon_bound == "free":
+        # What all coalitions have in common is left to eps, however the largest excess compares with 0
+        for largest in (-1.0, 1e-3, 1.0):
+            moved = games._replace(values=games.values + (largest - excesses.amax(dim=1))[:, None])
+            th.testing.assert_close(model.divide(moved, "core").credits, found, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])

@@ -494,9 +494,10 @@ def test_sampled_credits_approach_the_full_ones(concept, sampling):
         assert errors[2] < (0.3 * errors[0] if sampling == "permutations" else 1e-8)
 
 
-def test_along_one_order_everyone_gets_what_they_add():
+@pytest.mark.parametrize("expected_counts", [th.ones(2), None])
+def test_along_one_order_everyone_gets_what_they_add(expected_counts):
     """Agent 2 comes first, then 0, then 1; where 0 is gone, 1 adds the rest."""
-    sample = CoalitionSample(coalitions_along(th.tensor([[2, 0, 1]])), th.ones(2), th.tensor([[2, 0, 1]]))
+    sample = CoalitionSample(coalitions_along(th.tensor([[2, 0, 1]])), expected_counts, th.tensor([[2, 0, 1]]))
     values, grand_value = th.tensor([[1.0, 5.0]] * 3), th.tensor([7.0] * 3)
     players = th.tensor([[True, True, True], [False, True, True], [True, False, False]])
     credits = allocate(values, sample, grand_value, "shapley", player_mask=players).credits

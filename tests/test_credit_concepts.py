@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_all_coalitions_are_taken_up_to_the_declared_number_of_agents(name: str)
     beyond = concept.draw(concept.max_agents_exact + 1)
     assert len(beyond.masks) < 2 ** (concept.max_agents_exact + 1) - 2 and beyond.expected_counts is not None
     assert len(concept.draw(200).masks) >= 254
+    # Of few agents there are fewer than are drawn of many
+    assert len(replace(concept, max_agents_exact=3).draw(4).masks) == 14
 
 
 @over_concepts

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_cora import CORAPPO, HAPPO, IPPO, MAPPO
+from sb3_cora import COMAPPO, CORAPPO, HAPPO, IPPO, MAPPO
 from sb3_cora.common.buffers import JointRolloutBuffer
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout import Rollout
@@ -374,3 +374,39 @@ def test_hooks_of_one_algorithm_are_put_before_another(hook: Algorithm) -> None:
         assert_trained(before, model.learn(16))
     with pytest.raises(TypeError, match=r"Mixed\.__init__\(\) missing a required argument: 'env'"):
         Mixed("MlpPolicy")
+
+
+@over_learners
+def test_frozen_networks(algorithm: Algorithm) -> None:
+    """All of one kind: nothing in the loss may have a gradient, as when an agent of HAPPO has its turn."""
+    for part in ("actor", "value_critic", "q_critic"):
+        model = make_tiny(algorithm, NoisyTeam(discrete=True))
+        if not hasattr(model.policy, part):
+            continue
+        getattr(model.policy, part).requires_grad_(False)
+        before = weights(model)
+        model.learn(32)
+        moved = {name.split(".")[0] for name, weight in weights(model).items() if not weight.equal(before[name])}
+        assert part not in moved and moved
+
+
+def test_credits_are_of_the_policy_that_acted() -> None:
+    """Not of one in which dropout leaves out something else."""
+
+    class Watched(COMAPPO):
+        def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
+            flat = rollout.flatten()
+            again = self.policy.distribution(flat.observation).log_prob(flat.actions)
+            th.testing.assert_close(again, flat.log_prob)
+            return super()._allocate_credits(rollout)
+
+        def _update_policy(self, rollout: Rollout, credits: th.Tensor) -> None:
+            assert self.policy.training
+            super()._update_policy(rollout, credits)
+
+    class Forgetful(Sines):
+        def forward(self, observations: th.Tensor) -> th.Tensor:
+            return th.nn.functional.dropout(super().forward(observations), 0.5, self.training)
+
+    policy_kwargs = {"features_extractor_class": Forgetful, "output_gain": 1.0}
+    make_tiny(Watched, NoisyTeam(discrete=True), policy_kwargs=policy_kwargs).learn(32)

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_cora import CORAPPO, HAPPO, IPPO, MAPPO, OptimisticMAPPO
-from sb3_cora.common.losses import clipped_surrogate, regression_errors, value_errors
+from sb3_cora.common.losses import clipped_surrogate, normalize_credits, regression_errors, value_errors
 from sb3_cora.common.networks import StackedLayerNorm, StackedLinear, StackParameters, clip_grad_norm_of_members_
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.return_normalizer import ReturnNormalizer
@@ -33,6 +33,15 @@ def test_surrogate() -> None:
     # Within the range, beyond it where that still costs, and beyond it where it no longer pays
     credits, ratio = th.tensor([[2.0, 2.0, -2.0, -2.0]]), th.tensor([[1.1, 1.5, 0.5, 1.5]])
     np.testing.assert_allclose(clipped_surrogate(credits, ratio, 0.2), [[2.2, 2.4, -1.6, -3.0]], rtol=1e-6)
+
+
+def test_a_lone_credit_beside_others() -> None:
+    """There is nothing that it is better or worse than, which leaves its sign, or, once centered, nothing."""
+    credits, agent_mask = column(500.0, 3.0, -2.0), column(1.0, 0.0, 0.0)
+    assert normalize_credits(credits, agent_mask)[0].item() == 0
+    assert normalize_credits(credits, agent_mask, center=False)[0].item() == pytest.approx(1)
+    # A minibatch of one sample stays as it is in Stable-Baselines3
+    assert normalize_credits(credits[:1], None).item() == 500
 
 
 def test_huber_errors() -> None:

@@ -8,6 +8,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_cora import CORAPPO, IPPO
+from sb3_cora.common.distributions import JointCategorical
 from sb3_cora.common.losses import agent_mean, normalize_credits
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.common.rollout import Rollout
@@ -64,6 +65,15 @@ def test_the_dead_without_any_action_stay_within_the_space(algorithm: Algorithm)
     observation = {key: part[empty.any(axis=-1)].repeat(20, axis=0) for key, part in observations.items()}
     for deterministic in (True, False):
         assert (model.predict(observation, deterministic=deterministic)[0] < counts).all()
+
+
+def test_an_agent_without_any_allowed_action_chooses_evenly_among_its_own() -> None:
+    dimensions = th.tensor([[True, True, False], [True, True, True]])
+    action_mask = th.tensor([[[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]])
+    distribution = JointCategorical(th.tensor([[[3.0, 0.0, 0.0], [5.0, 0.0, 0.0]]]), dimensions, action_mask)
+    np.testing.assert_allclose(distribution.probabilities(), [[[0.5, 0.5, 0], [0, 0.5, 0.5]]], rtol=1e-6)
+    np.testing.assert_allclose(distribution.log_prob(th.tensor([[1, 2]])), [[-np.log(2)] * 2], rtol=1e-6)
+    np.testing.assert_allclose(distribution.entropy(), [[np.log(2)] * 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("share_parameters", [False, True], ids=["separate actors", "one actor"])

@@ -229,7 +229,7 @@ def test_q_critic_refuses_impossible_shapes() -> None:
         QCritic(5, 2, 2, net_arch=[])
     with pytest.raises(ValueError, match="n_critics"):
         QCritic(5, 2, 2, net_arch=[8], n_critics=0)
-    with pytest.raises(ValueError, match=r"aggregation .*'median'"):
+    with pytest.raises(ValueError, match="aggregation='median'"):
         QCritic(5, 2, 2, net_arch=[8], aggregation="median")
 
 

@@ -71,7 +71,7 @@ SETTINGS: dict[str, Any] = {
         "output_gain": 0.1,
     },
 }
-GAME_SETTINGS: dict[str, Any] = {"baseline": "q", "grand_advantage": "q", "credit_scale": "sample", "n_coalitions": 6}
+GAME_SETTINGS: dict[str, Any] = {"baseline": "q", "grand_advantage": "q", "n_coalitions": 6}
 Q_SETTINGS: dict[str, Any] = {
     "n_critics": 3,
     "q_aggregation": "mean",
@@ -80,7 +80,7 @@ Q_SETTINGS: dict[str, Any] = {
     "q_n_epochs": 1,
 }
 OWN_SETTINGS: dict[Algorithm, dict[str, Any]] = {
-    CORAPPO: {**GAME_SETTINGS, "credit": "least_core", "variance_weight": 0.7, "n_coalitions": 3},
+    CORAPPO: {**GAME_SETTINGS, "credit": "least_core", "variance_weight": 0.7, "credit_scale": "sample", "n_coalitions": 3},
     ShapleyPPO: GAME_SETTINGS,
     COMAPPO: {"n_policy_samples": 3},
     OptimisticMAPPO: {"eta": 0.3, "optimism": "before_normalization"},

@@ -1,10 +1,9 @@
-from typing import Any, ClassVar
+from typing import Any
 
 import torch as th
-from stable_baselines3.common.policies import BasePolicy
 from typing_extensions import Unpack
 
-from sb3_cora.coma_ppo.policies import MlpPolicy, MultiInputPolicy
+from sb3_cora.common.counts import check_count
 from sb3_cora.common.diagnostics import relative_spread
 from sb3_cora.common.distributions import JointCategorical
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
@@ -30,11 +29,6 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
         actions. With discrete actions it is exact.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
-
     def __init__(
         self,
         policy: str | type[CooperativeActorQCriticPolicy],
@@ -48,8 +42,7 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
 
     def _check_hyperparameters(self) -> None:
         super()._check_hyperparameters()
-        if self.n_policy_samples < 1:
-            raise ValueError(f"n_policy_samples must be at least 1, got {self.n_policy_samples}.")
+        check_count("n_policy_samples", self.n_policy_samples)
 
     @th.no_grad()
     def _allocate_credits(self, rollout: Rollout) -> th.Tensor:
@@ -73,10 +66,8 @@ class COMAPPO(QCriticOnPolicyAlgorithm):
                 alternative = self._action_features(rollout.observation, th.full_like(probability, action, dtype=th.long))
                 counterfactuals += probability * coalition_values(q_function, actions, alternative[None], others)
         else:
-            draws = [
-                self._action_features(rollout.observation, drawn) for drawn in distribution.sample_n(self.n_policy_samples)
-            ]
-            counterfactuals = coalition_values(q_function, actions, th.stack(draws), others)
+            draws = self._action_features(rollout.observation, distribution.sample_n(self.n_policy_samples))
+            counterfactuals = coalition_values(q_function, actions, draws, others)
         values = policy.q_critic.estimate(state, actions)
         credits = values[:, None] - counterfactuals
         self.logger.record("credit/spread", relative_spread(credits, rollout.advantages[:, 0], rollout.observation.agent_mask))

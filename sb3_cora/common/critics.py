@@ -8,6 +8,7 @@ import torch as th
 from stable_baselines3.common.torch_layers import create_mlp
 from torch import nn
 
+from sb3_cora.common.counts import check_count
 from sb3_cora.common.networks import AgentNetwork, StackedLayerNorm, StackedLinear, create_stacked_mlp
 from sb3_cora.common.return_normalizer import ReturnNormalizer
 
@@ -107,10 +108,9 @@ class QCritic(nn.Module):
             raise ValueError(
                 "The Q-critic needs at least one hidden layer, but net_arch['qf'] is empty: pass e.g. qf=[64, 64]."
             )
-        if n_critics < 1:
-            raise ValueError(f"n_critics must be at least 1 (2 for twin critics), not {n_critics}.")
+        check_count("n_critics", n_critics)
         if aggregation not in AGGREGATIONS:
-            raise ValueError(f"The aggregation of the Q-critics must be one of {list(AGGREGATIONS)}, not {aggregation!r}.")
+            raise ValueError(f"q_aggregation={aggregation!r} is unknown, expected one of {list(AGGREGATIONS)}.")
         self.state_dim = state_dim
         self.n_agents = n_agents
         self.action_dim = action_dim

@@ -5,10 +5,8 @@ from abc import ABC, abstractmethod
 import torch as th
 from torch.distributions import Categorical, Normal
 
-# Finite, so that an agent without any allowed action (an inactive one) has a uniform distribution instead of NaN.
+# Finite, because the entropy of infinite logits is NaN.
 MASKED_LOGIT = -1e8
-# So far below that such an agent still chooses among the actions that it has.
-ABSENT_LOGIT = 2 * MASKED_LOGIT
 
 
 class JointDistribution(ABC):
@@ -136,9 +134,11 @@ class JointCategorical(JointDistribution):
     """
 
     def __init__(self, logits: th.Tensor, dimensions: th.Tensor, action_mask: th.Tensor | None = None):
-        if action_mask is not None:
-            logits = logits.masked_fill(action_mask < 0.5, MASKED_LOGIT)
-        self.distribution = Categorical(logits=logits.masked_fill(~dimensions, ABSENT_LOGIT), validate_args=False)
+        allowed = dimensions if action_mask is None else dimensions & (action_mask > 0.5)
+        # Of an agent without any allowed action (an inactive one)
+        free = dimensions & ~allowed.any(dim=-1, keepdim=True)
+        logits = logits.masked_fill(free, 0.0).masked_fill(~(allowed | free), MASKED_LOGIT)
+        self.distribution = Categorical(logits=logits, validate_args=False)
 
     def sample(self) -> th.Tensor:
         return self.distribution.sample()

@@ -25,13 +25,16 @@ def normalize_credits(credits: th.Tensor, agent_mask: th.Tensor | None, center: 
     :param credits: Of shape ``(batch, n_agents)``.
     :param agent_mask: Of shape ``(batch, n_agents)``, 1 for active agents, or None if all are active.
     :param center: Whether to subtract the mean. If not, credits are divided by their root mean square and keep their signs.
-    :return: Of shape ``(batch, n_agents)``.
+    :return: Of shape ``(batch, n_agents)``. A single centered number is 0, except in a batch of a single one, which is left
+        as it is (by Stable-Baselines3 as well).
     """
     active = credits if agent_mask is None else credits[agent_mask > 0.5]
-    if active.numel() < 2:
+    if credits.numel() < 2 or active.numel() == 0:
         return credits
     if not center:
         return credits / (active.square().mean().sqrt() + 1e-8)
+    if active.numel() < 2:
+        return th.zeros_like(credits)
     return (credits - active.mean()) / (active.std() + 1e-8)
 
 

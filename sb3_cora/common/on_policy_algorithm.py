@@ -1,5 +1,6 @@
 """PPO for joint environments, from which each algorithm is derived by a constructor and a hook."""
 
+import inspect
 import io
 import warnings
 from collections import defaultdict
@@ -20,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_cora.common.arguments import FullSignature, full_docstring, full_signature
 from sb3_cora.common.bootstrapping_vec_env import BootstrappingVecEnv, check_finite
 from sb3_cora.common.buffers import JointDictRolloutBuffer, JointRolloutBuffer
+from sb3_cora.common.counts import check_count
 from sb3_cora.common.critics import AgentValueCritic
 from sb3_cora.common.env_util import as_joint_vec_env
 from sb3_cora.common.joint_env import JointSpaces
@@ -302,15 +304,10 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _check_hyperparameters(self) -> None:
         """
-        :raises TypeError: If a number of steps or samples is not an integer.
-        :raises ValueError: If a hyperparameter is out of its range.
+        :raises ValueError: If a hyperparameter is out of its range, or a number of steps or samples is not an integer.
         """
         for name in ("n_steps", "n_epochs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be an integer, not {value!r}.")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}.")
+            check_count(name, getattr(self, name))
         if isinstance(self.clip_range_vf, float | int) and not self.clip_range_vf > 0:
             raise ValueError(f"clip_range_vf must be positive, not {self.clip_range_vf}; pass None to deactivate vf clipping.")
         if self.huber_delta is not None and not self.huber_delta > 0:
@@ -377,13 +374,15 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         :raises TypeError: If the policy takes no argument of such a name.
         """
         parameters = full_signature(self.policy_class.__mro__).parameters.values()
-        known = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
-        unknown = [name for name in self.policy_kwargs or {} if name not in known]
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        # Without those that the algorithm gives.
+        names = {parameter.name for parameter in parameters if parameter.kind not in variadic}
+        names -= {"observation_space", "action_space", "lr_schedule", "use_sde"}
+        unknown = [name for name in self.policy_kwargs or {} if name not in names]
         if unknown:
-            names = sorted(known - {"observation_space", "action_space", "lr_schedule"})
             raise TypeError(
                 f"policy_kwargs has {unknown[0]!r}, which {self.policy_class.__name__} does not take: it takes "
-                f"{', '.join(names)}."
+                f"{', '.join(sorted(names))}."
             )
 
     def _setup_model(self) -> None:
@@ -664,11 +663,11 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
         """
         Update policy using the currently gathered rollout buffer.
         """
-        # Switch to train mode (this affects batch norm / dropout)
-        self.policy.set_training_mode(True)
         rollout = self._rollout()
         self._update_critics(rollout)
         credits = self._allocate_credits(rollout)
+        # Switch to train mode (this affects batch norm / dropout). Not before: credits are of the policy that has acted.
+        self.policy.set_training_mode(True)
         self._update_policy(rollout.flatten(), credits.flatten(end_dim=1))
         self._between_rollouts = True
 
@@ -832,7 +831,9 @@ class CooperativeOnPolicyAlgorithm(OnPolicyAlgorithm):
 
         if not self._exceeds_target_kl(approx_kl):
             policy.optimizer.zero_grad()
-            loss.backward()
+            # Not so if all that the turn's loss depends on is frozen.
+            if loss.requires_grad:
+                loss.backward()
             self._clip_gradients(agents, observation.agent_mask, metrics)
             policy.optimizer.step()
         return approx_kl

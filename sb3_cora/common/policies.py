@@ -41,7 +41,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         for all networks; an empty one makes them linear (Q-critics need a hidden layer).
     :param activation_fn: Activation function.
     :param normalize_features: Whether the input and every hidden layer of all networks are layer-normalized, as in the
-        networks of MAPPO and HARL.
+        networks of MAPPO and HARL. Not for observations of a single number, which is 0 then.
     :param ortho_init: Whether to use orthogonal initialization.
     :param output_gain: Gain of the orthogonal initialization of the actors' output layer. With a small one the initial
         policies hardly depend on the observation.

@@ -1,14 +1,15 @@
 """Base of the algorithms with centralized Q-critics, which trains the critics on each rollout."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from typing_extensions import Unpack
 
-from sb3_cora.common.critics import AGGREGATIONS
+from sb3_cora.common.counts import check_count
 from sb3_cora.common.diagnostics import diagnostic_sample, explained_variance_within_states
 from sb3_cora.common.losses import regression_errors
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, OnPolicyArgumentsWithEta
@@ -51,6 +52,10 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     :param q_n_epochs: Number of epochs when training the Q-critics, that of the policy if None.
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": CooperativeActorQCriticPolicy,
+        "MultiInputPolicy": CooperativeActorQCriticPolicy,
+    }
     policy: CooperativeActorQCriticPolicy
 
     def __init__(
@@ -79,12 +84,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
         super()._check_hyperparameters()
         if self.q_target not in ("td0", "lambda"):
             raise ValueError(f"q_target={self.q_target!r} is unknown, expected one of ['td0', 'lambda'].")
-        if self.n_critics < 1:
-            raise ValueError(f"n_critics must be at least 1 (2 for twin critics), got {self.n_critics}.")
-        if self.q_aggregation not in AGGREGATIONS:
-            raise ValueError(f"q_aggregation={self.q_aggregation!r} is unknown, expected one of {list(AGGREGATIONS)}.")
-        if self.q_n_epochs is not None and self.q_n_epochs < 1:
-            raise ValueError(f"q_n_epochs must be at least 1, got {self.q_n_epochs}; pass None to use n_epochs.")
+        if self.q_n_epochs is not None:
+            check_count("q_n_epochs", self.q_n_epochs)
 
     def _policy_hyperparameters(self) -> dict[str, Any]:
         own = {"n_critics": self.n_critics, "q_aggregation": self.q_aggregation}
@@ -109,8 +110,8 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
     def _action_features(self, observation: JointObservation, actions: th.Tensor) -> th.Tensor:
         """
         :param observation: Parts of a batch of joint observations.
-        :param actions: Of shape ``(batch, n_agents, action_dim)``, or integers ``(batch, n_agents)`` if discrete.
-        :return: The joint actions as inputs of the Q-critics, ``(batch, n_agents, action_dim)``.
+        :param actions: Of shape ``(..., batch, n_agents, action_dim)``, or integers ``(..., batch, n_agents)`` if discrete.
+        :return: The joint actions as inputs of the Q-critics, ``(..., batch, n_agents, action_dim)``.
         """
         features = self.policy.action_features(actions)
         # Sampled actions of inactive agents are not executed, so they would be noise to the Q-critics.
@@ -164,11 +165,13 @@ class QCriticOnPolicyAlgorithm(CooperativeOnPolicyAlgorithm):
             shuffled = [part[order].split(self.batch_size) for part in (states, actions, targets)]
             for batch_states, batch_actions, batch_targets in zip(*shuffled, strict=True):
                 differences = batch_targets - critic.outputs(batch_states, batch_actions)
-                # The mean over samples and the sum over critics, so that a critic's step does not depend on their number.
+                # The mean over samples and the sum over critics, so that a critic's gradient does not depend on their number
+                # (until it is clipped, which is done for all critics together).
                 loss = regression_errors(differences, self.huber_delta).mean() * policy.n_critics
                 losses.append(loss.detach())
                 policy.q_optimizer.zero_grad()
-                loss.backward()
+                if loss.requires_grad:
+                    loss.backward()
                 th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
                 policy.q_optimizer.step()
         self.logger.record("train/q_loss", th.stack(losses).mean().item() / policy.n_critics)

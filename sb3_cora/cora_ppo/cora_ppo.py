@@ -1,17 +1,16 @@
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch as th
-from stable_baselines3.common.policies import BasePolicy
 from typing_extensions import Unpack
 
+from sb3_cora.common.counts import check_count
 from sb3_cora.common.diagnostics import relative_spread
 from sb3_cora.common.policies import CooperativeActorQCriticPolicy
 from sb3_cora.common.q_critic_algorithm import QCriticArguments, QCriticOnPolicyAlgorithm
 from sb3_cora.common.rollout import Rollout
 from sb3_cora.common.type_aliases import JointEnvLike
-from sb3_cora.cora_ppo.policies import MlpPolicy, MultiInputPolicy
 from sb3_cora.credit import (
     CONCEPTS,
     SAMPLINGS,
@@ -36,7 +35,6 @@ class CoalitionArguments(QCriticArguments, total=False):
     baseline_action: str
     n_baseline_samples: int
     grand_advantage: str
-    credit_scale: str
     shrink_credits: bool
     n_coalitions: int | None
     coalition_sampling: str | None
@@ -76,13 +74,15 @@ class Games(NamedTuple):
         players = self.players()
         return self.grand_value[:, None] / players.sum(dim=1, keepdim=True).clamp(min=1.0) * players
 
-    def values_among_players(self) -> th.Tensor:
+    def largest_excess(self) -> th.Tensor:
         """
-        :return: The values, minus infinity for coalitions of all players or none, ``(batch, n_coalitions)``.
+        :return: The largest excess at the equal split over the coalitions of some players and not of all, ``(batch,)``; minus
+            infinity if there is none.
         """
-        if self.player_mask is None:
-            return self.values
-        return self.values.masked_fill(~splits(self.coalitions.masks, self.player_mask), -th.inf)
+        values, masks = self.values, self.coalitions.masks
+        if self.player_mask is not None:
+            values = values.masked_fill(~splits(masks, self.player_mask), -th.inf)
+        return largest_excess(self.equal_split(), values, masks)
 
 
 class CORAPPO(QCriticOnPolicyAlgorithm):
@@ -97,7 +97,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     ``min eps + w/n sum_i (x_i - A/n)^2,  sum_{i in C} x_i >= v(C) - eps for all C,  sum_i x_i = A``.
 
     The effect of the weight w depends on the size of the values, see ``credit_scale``: with less than 0.1 over this size the
-    solution is the least core, with more than 10 over it nearly the equal split. Credits that sum to A are multiplied by the
+    solution is the least core, with more than 100 over it nearly the equal split. Credits that sum to A are multiplied by the
     number of agents before the update, so that their mean over agents is the advantage that MAPPO gives each agent.
 
     The defaults are the paper's Algorithm 2, except for changes that help the critics. Its Algorithm 1 is ``baseline="q",
@@ -120,7 +120,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param epsilon_bound: Whether the eps of the programs stops at 0 (``"nonnegative"``) or may be negative (``"free"``).
     :param credit_scale: The scale by which values are divided in the program (credits are multiplied by it afterwards):
         ``"batch"``, the standard deviation of the grand coalition's advantage over the rollout; ``"sample"``, each sample's
-        largest excess at the equal split; ``"paper"``, no scaling.
+        largest excess at the equal split, or, if eps is free, the range of these; ``"paper"``, no scaling.
     :param shrink_credits: Whether to draw credits toward the team's advantage, which MAPPO gives everyone, as far as the
         Q-critics do not know what actions do: what credits differ by from it is multiplied by the critics' reliability, the
         running mean of ``train/q_explained_variance`` (from 0 to 1). For tasks in which critics explain little, such as those
@@ -136,12 +136,6 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
     :param solver_kwargs: Arguments of the solver's constructor, such as ``dict(backend="moreau")`` for ``"cvxpylayers"``.
     :param seed: Seed for the pseudo random generators, coalition sampling included.
     """
-
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
-    policy: CooperativeActorQCriticPolicy
 
     def __init__(
         self,
@@ -196,8 +190,9 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown, expected one of {list(choices)}.")
         # Made here to raise now, instead of after the first rollout, if its package is missing.
         make_solver(self.solver, **self.solver_kwargs)
-        if self.n_baseline_samples < 1:
-            raise ValueError(f"n_baseline_samples must be at least 1, got {self.n_baseline_samples}.")
+        check_count("n_baseline_samples", self.n_baseline_samples)
+        if self.n_coalitions is not None:
+            check_count("n_coalitions", self.n_coalitions)
         check_variance_weight(self.variance_weight)
         # Drawn here to raise now, too, from a generator that nothing else uses.
         self._coalitions(th.Generator())
@@ -299,8 +294,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         credits = allocated.credits
 
         self.logger.record("credit/epsilon", allocated.epsilon.mean().item())
-        violation = largest_excess(credits, games.values_among_players(), games.coalitions.masks).clamp(min=0.0)
-        self.logger.record("credit/core_violation", violation.mean().item())
+        self.logger.record("credit/core_violation", allocated.epsilon.clamp(min=0.0).mean().item())
         self.logger.record("credit/solver_residual", allocated.gap.max().item())
         self.logger.record("credit/unconverged", (~allocated.converged).float().mean().item())
 
@@ -326,7 +320,7 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
             draws = rollout.modes[None]
         else:
             draws = self.policy.distribution(rollout.observation).sample_n(self.n_baseline_samples)
-        return th.stack([self._action_features(rollout.observation, drawn) for drawn in draws])
+        return self._action_features(rollout.observation, draws)
 
     def _credit_scale(self, games: Games) -> th.Tensor | None:
         """
@@ -338,5 +332,8 @@ class CORAPPO(QCriticOnPolicyAlgorithm):
         if self.credit_scale == "batch":
             scale = games.grand_value.std(correction=0)
         else:
-            scale = largest_excess(games.equal_split(), games.values_among_players(), games.coalitions.masks).clamp(min=0.0)
+            scale = games.largest_excess()
+            if self.epsilon_bound == "free":
+                # A free eps takes in whatever the excesses have in common, so only their range counts.
+                scale = scale + games._replace(values=-games.values, grand_value=-games.grand_value).largest_excess()
         return th.where(scale > 0, scale, 1.0)

@@ -80,8 +80,9 @@ def allocate(
         they get 0, and coalitions are formed among the players alone. A lone player gets the grand value.
     :param check: Whether to raise on numbers that are not finite, scales that are not positive and samples that did not
         converge. If not, samples with such numbers or scales get zero credits, those that did not converge get the best
-        credits found, and ``converged`` is false for all of them. Then nothing is read back from the device, except to group
-        samples by ``player_mask``.
+        credits found, and ``converged`` is false for all of them. Then concepts
+        that are formulas of all given values, and programs with ``epsilon_bound="nonnegative"``, read nothing back from the
+        device, except to group samples by ``player_mask``.
     :return: Credits, epsilon, gap and convergence, in the units of ``values``.
     :raises ValueError: If an argument is unknown or of the wrong shape, or, with ``check``, not finite.
     :raises ConvergenceError: If a sample did not converge, with ``check``.
@@ -193,7 +194,7 @@ class _Divider(NamedTuple):
         :param grand_value: Of shape ``(batch,)``.
         :return: The credits.
         """
-        if self.concept.estimates and sample.expected_counts is not None:
+        if self.concept.estimates and (sample.expected_counts is not None or sample.orders is not None):
             return self(values, sample, grand_value, players)
         nothing = th.zeros_like(grand_value)
         result = Credits(values.new_zeros(players.shape), nothing, nothing.clone(), nothing == 0)
@@ -346,6 +347,6 @@ def _describe_failures(result: Credits) -> str:
     sample = int(failed[0])
     return (
         f"{len(failed)} of {len(result.converged)} credit programs did not converge, the first is sample {sample} with a "
-        f"gap of {result.gap[sample].item():.3g} (in units of scale). Try another solver, or pass check=False to go on with "
-        "the best credits found."
+        f"gap of {result.gap[sample].item():.3g} (in units of the values). Try another solver, or pass check=False to go on "
+        "with the best credits found."
     )

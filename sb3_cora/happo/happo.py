@@ -32,11 +32,10 @@ class HAPPO(CooperativeOnPolicyAlgorithm):
 
     def _turns(self, rollout: Rollout) -> Iterator[Turn]:
         factor = th.ones(len(rollout.log_prob), 1, device=self.device)
-        order = [slice(agent, agent + 1) for agent in th.randperm(self.n_agents).tolist()]
-        for position, agents in enumerate(order):
-            if position > 0:
-                factor = factor * self._likelihood_ratio(rollout, order[position - 1])
+        for position, agent in enumerate(th.randperm(self.n_agents).tolist()):
+            agents = slice(agent, agent + 1)
             yield Turn(agents, with_value_function=position == 0, factor=factor)
+            factor = factor * self._likelihood_ratio(rollout, agents)
 
     @th.no_grad()
     def _likelihood_ratio(self, rollout: Rollout, agents: slice) -> th.Tensor:

@@ -59,9 +59,8 @@ class Concept:
     :param complements: Whether it needs the complement of every coalition.
     :param extremes: Whether it needs every agent on its own and everyone but one agent.
     :param sampling: How coalitions are drawn for it by default, one of ``SAMPLINGS``.
-    :param max_agents_exact: Up to how many agents it is given all proper coalitions by default, at least
-        ``MAX_AGENTS_EXACT``. With more agents it divides on drawn coalitions; it remains exact if these include all that its
-        formula needs.
+    :param max_agents_exact: Up to how many agents it is given all proper coalitions by default. With more agents it divides
+        on drawn coalitions; it remains exact if these include all that its formula needs.
     :raises ValueError: If a name in ``settings`` is unknown.
     """
 
@@ -106,7 +105,7 @@ class Concept:
         n_proper = n_proper_coalitions(n_agents)
         if n_coalitions is None:
             takes_all = n_agents <= self.max_agents_exact
-            n_coalitions = n_proper if takes_all else max(n_proper_coalitions(MAX_AGENTS_EXACT), 2 * n_agents)
+            n_coalitions = n_proper if takes_all else min(n_proper, max(n_proper_coalitions(MAX_AGENTS_EXACT), 2 * n_agents))
         if n_coalitions == n_proper:
             return CoalitionSample(all_coalitions(n_agents))
         sampling = self.sampling if sampling is None else sampling

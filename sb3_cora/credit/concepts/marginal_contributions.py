@@ -33,7 +33,7 @@ def _find(masks: th.Tensor, wanted: th.Tensor, concept: str) -> th.Tensor:
     :param wanted: Boolean ``(n_wanted, n_agents)``.
     :return: The row of each wanted coalition, ``(n_wanted,)``.
     """
-    found = th.stack([(masks == coalition).all(dim=1) for coalition in wanted])
+    found = (masks == wanted[:, None]).all(dim=2)
     missing = (~found.any(dim=1)).nonzero()[:, 0]
     if len(missing):
         members = wanted[missing[0]].nonzero()[:, 0].tolist()
