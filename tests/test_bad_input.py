@@ -310,6 +310,7 @@ def test_what_is_not_finite_stops_the_training(
     if normalized:
         statistics = env.obs_rms if isinstance(env.obs_rms, dict) else {"observation": env.obs_rms}
         assert all(np.isfinite([each.mean, each.var]).all() for each in (*statistics.values(), env.ret_rms))
+        assert np.isfinite(env.returns).all()
     assert 24 + 3 * 1 <= model.num_timesteps < 48 and model._n_updates == 2
     assert_trained(before, model)
 

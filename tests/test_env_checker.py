@@ -180,6 +180,8 @@ def test_randomness_outside_the_seed_is_found() -> None:
 
     with pytest.raises(ValueError, match="np_random"):
         check_joint_env(Unseeded())
+    with pytest.raises(ValueError, match=r"seed\(0\) and reset\(\) gave two different observations \(observation\)"):
+        check_joint_env(DummyVecEnv([Unseeded]))
 
 
 def test_warnings() -> None:

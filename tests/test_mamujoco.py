@@ -217,8 +217,10 @@ def test_arguments_of_the_suite_and_the_robot(kwargs: dict[str, Any]) -> None:
 def test_a_factorisation_of_ones_own() -> None:
     parts, edges, globals_ = obsk.get_parts_and_edges("HalfCheetah", "6x1")
     pairs = [sum(parts[i : i + 2], ()) for i in (0, 2, 4)]
-    env = MaMuJoCoEnv("HalfCheetah", "3x2", agent_factorization={"partition": pairs, "edges": edges, "globals": globals_})
-    assert env.action_space.shape == (3, 2)
+    for agent_conf in ("3x2", None):
+        factorization = {"partition": pairs, "edges": edges, "globals": globals_}
+        env = MaMuJoCoEnv("HalfCheetah", agent_conf, agent_factorization=factorization)
+        assert env.action_space.shape == (3, 2)
     check_joint_env(env)
 
 

@@ -35,7 +35,7 @@ from mpe2 import simple_speaker_listener_v4, simple_spread_v3
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel
 
-from sb3_cora.envs.pettingzoo import PettingZooEnv
+from sb3_cora.envs.pettingzoo import PettingZooEnv, TeamMember
 from sb3_cora.envs.registration import MPE2_TASKS
 
 Algorithm = type[CooperativeOnPolicyAlgorithm]
@@ -160,6 +160,22 @@ def test_unequal_agents_are_padded() -> None:
     assert (joint.obs_dim, joint.state_dim, joint.has_state, joint.has_agent_mask) == (11, 14, True, True)
     discrete = PettingZooEnv(simple_speaker_listener_v4.parallel_env(continuous_actions=False))
     assert discrete.action_space == spaces.MultiDiscrete([3, 5])
+
+
+@pytest.mark.parametrize(
+    ("space", "chosen", "expected"),
+    [
+        # 0.1 in single precision is more than 0.1
+        (spaces.Box(-0.1, 0.1, (1,), np.float64), 0.1, 0.1),
+        (spaces.Box(0, 2, (1,), np.int64), 1.6, 2),
+        (spaces.Box(0, 2, (1,), np.int64), 0.4, 0),
+        (spaces.Box(-1, 1, (1,), np.float32), 0.25, 0.25),
+    ],
+)
+def test_actions_are_within_the_agents_own_space(space: spaces.Box, chosen: float, expected: float) -> None:
+    member = TeamMember("worker", spaces.Box(0, 1, (1,)), space)
+    action = member.own_action(np.array([chosen, 0.0], np.float32))
+    assert space.contains(action) and action.tolist() == [expected]
 
 
 class Late(Shift):
@@ -327,6 +343,13 @@ def test_infos_are_copies() -> None:
     _, info = env.reset()
     shared["step"] = 1
     assert info == {"agent_infos": {"worker_0": {"step": 0}, "worker_1": {"step": 0}}}
+
+
+def test_what_the_team_shares_may_be_unknown() -> None:
+    env = told_env(team_info_keys="score")
+    shared = {"score": np.nan}
+    env.parallel_env._tell = lambda agents: (Shift._tell(env.parallel_env, agents)[0], dict.fromkeys(agents, shared))
+    assert np.isnan(env.reset()[1]["score"])
 
 
 def test_what_is_not_the_teams_is_refused() -> None:
@@ -748,6 +771,8 @@ def test_wrappers_that_would_observe_the_past_are_refused() -> None:
     remembering = supersuit.dtype_v0(supersuit.frame_stack_v1(simple_spread_v3.env(), 2), "float32")
     with pytest.raises(ValueError, match=r"FrameStackModifier.*Convert first"):
         PettingZooEnv(remembering)
+    with pytest.raises(ValueError, match=r"FrameStackModifier.*Convert first"):
+        PettingZooEnv(aec_to_parallel(remembering))
     PettingZooEnv(supersuit.dtype_v0(simple_spread_v3.env(), "float32"))
 
 

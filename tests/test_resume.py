@@ -5,6 +5,7 @@ import errno
 import os
 import pickle
 import signal
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -323,6 +324,104 @@ def test_what_is_written_to_a_part_is_found_in_the_whole() -> None:
         same.tensor[2] -= 1.0
     assert_same(vars(parts), vars(restored), "")
     assert not restored.seen.flags.writeable and restored.columns[0].flags.writeable
+
+
+class Variables:
+    """Local functions count in variables around them, of which one refers to the object and one has no value yet."""
+
+    def __init__(self, late: bool = False) -> None:
+        n_calls = 0
+        self.later: list[Variables] = []
+
+        def count() -> int:
+            nonlocal n_calls
+            n_calls += 1
+            self.later.append(self)
+            return n_calls
+
+        self.count, self.not_yet = count, lambda: unknown
+        if late:
+            self.only_here, unknown = (lambda: n_calls), 0
+
+
+def test_local_functions_get_their_variables() -> None:
+    counted, restored = Variables(), Variables()
+    assert [counted.count() for _ in range(3)] == [1, 2, 3] and restored.count() == 1
+    set_state_of_object(restored, state_of_object(counted))
+    assert restored.count() == counted.count() == 4
+    assert len(restored.later) == 4 and all(one is restored for one in restored.later)
+
+
+def test_what_is_known_of_no_generator_and_of_no_other_function() -> None:
+    generating = Variables()
+    generating.later = (number for number in ())  # type: ignore[assignment]
+    with pytest.raises(pickle.PicklingError, match=r"a generator, .*cannot be pickled"):
+        state_of_object(generating)
+    with pytest.raises(pickle.UnpicklingError, match="a function or class was in only_here, where there is none now"):
+        set_state_of_object(Variables(), state_of_object(Variables(late=True)))
+
+
+def test_defaults_of_dicts_and_keys_that_are_no_text() -> None:
+    def holder(value: int) -> Parts:
+        parts = Parts(0.0)
+        parts.rows = defaultdict(lambda: value, {(0,): [value], 0: [value + 1]})
+        return parts
+
+    restored = holder(1)
+    set_state_of_object(restored, state_of_object(holder(5)))
+    assert restored.rows["new"] == 5
+    assert restored.rows[(0,)] == [5] and restored.rows[0] == [6]
+
+
+class LateTeam(NoisyTeam):
+    """Has a function only once it was reset."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self.pay = lambda: self.n_agents
+        return super().reset(**kwargs)
+
+
+@pytest.mark.parametrize("processes", [{}, FORKED], ids=["one by one", "processes"])
+def test_a_state_that_does_not_fit_lets_new_episodes_begin(processes: dict[str, Any], tmp_path: Path) -> None:
+    env, other = (make_joint_vec_env(LateTeam, **processes) for _ in range(2))
+    make_tiny(MAPPO, env).learn(32, TrainingStateCallback(tmp_path, save_freq=16))
+    with pytest.warns(UserWarning, match=r"does not fit \(a function or class was in .*pay.*with new episodes"):
+        resumed = MAPPO.resume(tmp_path, other)
+    resumed.learn(16, TrainingStateCallback(tmp_path, save_freq=16), reset_num_timesteps=False)
+    assert resumed.num_timesteps == 48
+    env.close()
+    other.close()
+
+
+class Watching(BaseCallback):
+    """Keeps what belongs to the model and what cannot be pickled."""
+
+    def __init__(self, path: str | None = None) -> None:
+        super().__init__()
+        self.path, self.steps = path, 0
+        self.counts: dict[str, int] = defaultdict(lambda: 0)
+
+    def _on_training_start(self) -> None:
+        self.parameters = list(self.model.policy.parameters())
+
+    def _on_step(self) -> bool:
+        self.steps += 1
+        self.counts["steps"] += 1
+        return True
+
+
+def test_callbacks_keep_what_is_the_models_and_say_what_is_lost(tmp_path: Path) -> None:
+    states = TrainingStateCallback(tmp_path, save_freq=16)
+    with pytest.warns(UserWarning, match=r"counts of Watching cannot be pickled.*get_state\(\) and set_state"):
+        make_tiny(MAPPO, NoisyTeam()).learn(32, [Watching(), states])
+    resumed = MAPPO.resume(tmp_path, NoisyTeam())
+    watching = Watching("given.csv")
+    with pytest.warns(UserWarning, match="counts of Watching"):
+        resumed.learn(16, [watching, states], reset_num_timesteps=False)
+    assert watching.steps == 48 and watching.counts["steps"] == 16
+    assert all(kept is own for kept, own in zip(watching.parameters, resumed.policy.parameters(), strict=True))
+    # Where the first training had none
+    assert watching.path == "given.csv"
 
 
 def test_states_of_another_training_are_not_replaced(tmp_path: Path) -> None:

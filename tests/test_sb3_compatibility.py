@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -739,3 +740,18 @@ def test_monitor_infos_reach_the_rollout_statistics(algorithm: Algorithm) -> Non
     model.set_logger(logger)
     model.learn(16)
     assert logger.history[0]["rollout/ep_rew_mean"] == 3.0 and logger.history[0]["rollout/ep_len_mean"] == 1.0
+
+
+def test_a_rollout_may_end_in_the_step_after_a_time_limit() -> None:
+    """Its info is its own, not that of the time limit, which is put back after the rollout."""
+    told: list[dict[str, Any]] = []
+
+    class EndsAfterLimit(BaseCallback):
+        def _on_step(self) -> bool:
+            told.append(self.locals["infos"][0])
+            return len(told) < 4
+
+    env = make_vec_env(NoisyTeam, wrapper_class=TimeLimit, wrapper_kwargs={"max_episode_steps": 3})
+    make_tiny(MAPPO, env).learn(32, EndsAfterLimit())
+    assert [info["TimeLimit.truncated"] for info in told] == [False, False, True, False]
+    assert "terminal_observation" in told[2] and "terminal_observation" not in told[3]

@@ -329,6 +329,12 @@ def test_the_environment_of_one_world() -> None:
     gymnasium_check_env(env.unwrapped, skip_render_check=True)
 
 
+def test_the_seed_of_an_environment_is_that_of_its_first_reset() -> None:
+    first = VmasEnv("navigation", seed=5).reset()[0]
+    np.testing.assert_array_equal(first, VmasEnv("navigation", seed=4).reset(seed=5)[0])
+    np.testing.assert_array_equal(first, VmasVecEnv("navigation", 1, seed=5).reset()[0])
+
+
 def test_one_world_is_the_batch_of_one() -> None:
     env, vec_env = VmasEnv("navigation", max_steps=6), VmasVecEnv("navigation", 1, max_steps=6, seed=11)
     actions = random_actions(vec_env, 6)

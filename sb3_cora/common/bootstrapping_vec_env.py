@@ -40,7 +40,7 @@ def check_finite(name: str, value: np.ndarray | dict[str, np.ndarray], indices: 
                 )
 
 
-def check_actions(actions: np.ndarray) -> None:
+def check_finite_actions(actions: np.ndarray) -> None:
     """
     :param actions: Those that a policy chose, ``(n_envs, ...)``.
     :raises ValueError: If one is NaN or infinite.
@@ -95,7 +95,7 @@ class BootstrappingVecEnv(VecEnvWrapper):
         self.restore_infos()
         if self.keeps_modes:
             self.modes.append(self.policy.last_distribution.mode())
-        check_actions(actions)
+        check_finite_actions(actions)
         self.venv.step_async(actions)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -144,6 +144,8 @@ class BootstrappingVecEnv(VecEnvWrapper):
         """Restore the infos of the last step to what the environment returned, for callbacks that have kept them."""
         for index, info in self.infos_at_limits.items():
             self.infos[index] = info
+        # Not again, in a later step without such values.
+        self.infos_at_limits = {}
 
 
 class AgentRewardsVecEnv(BootstrappingVecEnv):

@@ -11,10 +11,7 @@ from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_cora.common.adapters import registered_adapters
-from sb3_cora.common.joint_env import JointSpaces
-
-# An observation of one environment: an array, or a dict of arrays.
-Observation = np.ndarray | dict[str, np.ndarray]
+from sb3_cora.common.joint_env import JointObservations, JointSpaces, observation_parts, select_observations, space_parts
 
 
 def check_joint_env(env: gym.Env | VecEnv, warn: bool = True, max_steps: int = 1000) -> None:
@@ -85,12 +82,12 @@ def _play_episode(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: int) 
     _check_observation(observation, env.observation_space, joint)
     again, _ = env.reset(seed=0)
     _check_observation(again, env.observation_space, joint)
-    for key, part in _parts(observation).items():
-        _require(
-            np.array_equal(part, _parts(again)[key], equal_nan=True),
-            f"reset(seed=0) gave two different observations ({key}). Draw all randomness from self.np_random, "
-            "after super().reset(seed=seed).",
-        )
+    _check_equal(
+        observation,
+        again,
+        "reset(seed=0) gave two different observations ({}). Draw all randomness from self.np_random, after "
+        "super().reset(seed=seed).",
+    )
     action_space = _seeded_copy(env.action_space)
     for _ in range(max_steps):
         _check_observation(observation, env.observation_space, joint)
@@ -114,6 +111,14 @@ def _play_episode(env: gym.Env, joint: JointSpaces, warn: bool, max_steps: int) 
     return False
 
 
+def _check_equal(first: JointObservations, again: JointObservations, message: str) -> None:
+    """
+    :param message: The error message, with ``{}`` for the part of the observation that differs.
+    """
+    for key, part in observation_parts(first).items():
+        _require(np.array_equal(part, observation_parts(again)[key], equal_nan=True), message.format(key))
+
+
 def _unpacked(returned: Any, method: str, parts: tuple[str, ...]) -> tuple[Any, ...]:
     """
     :param returned: By a method of an environment.
@@ -130,10 +135,17 @@ def _unpacked(returned: Any, method: str, parts: tuple[str, ...]) -> tuple[Any, 
 
 def _check_vec_env(env: VecEnv, joint: JointSpaces, max_steps: int) -> bool:
     env.seed(0)
+    first = env.reset()
+    env.seed(0)
     observations = env.reset()
+    _check_equal(
+        first,
+        observations,
+        "seed(0) and reset() gave two different observations ({}). Draw all randomness from what the seed determines.",
+    )
     action_space = _seeded_copy(env.action_space)
     for _ in range(max_steps):
-        single = [_select(observations, index) for index in range(env.num_envs)]
+        single = [select_observations(observations, index) for index in range(env.num_envs)]
         for observation in single:
             _check_observation(observation, env.observation_space, joint)
         observations, rewards, dones, infos = env.step(
@@ -184,8 +196,8 @@ def _check_observation(observation: Any, observation_space: spaces.Space, joint:
             _check_array(part, key)
         # Masks first, because this gives a clearer message than the check against their space below.
         _check_masks(observation, joint, terminal)
-    for key, space in _parts_of_space(observation_space).items():
-        part = _parts(observation)[key]
+    for key, space in space_parts(observation_space).items():
+        part = observation_parts(observation)[key]
         _check_array(part, key)
         _require(bool(np.isfinite(part).all()), f"The {key} is not finite: {part}. Return finite numbers.")
         _require(
@@ -239,7 +251,7 @@ def _check_agent_rewards(info: dict[str, Any], reward: float, joint: JointSpaces
         )
 
 
-def _sample(action_space: spaces.Space, observation: Observation, joint: JointSpaces) -> np.ndarray:
+def _sample(action_space: spaces.Space, observation: JointObservations, joint: JointSpaces) -> np.ndarray:
     if not joint.has_action_mask or not isinstance(action_space, spaces.MultiDiscrete) or not isinstance(observation, dict):
         return action_space.sample()
     rows = zip(observation["action_mask"].astype(np.int8), action_space.nvec, strict=True)
@@ -251,20 +263,6 @@ def _seeded_copy(action_space: spaces.Space) -> spaces.Space:
     action_space = deepcopy(action_space)
     action_space.seed(0)
     return action_space
-
-
-def _parts(observation: Observation) -> dict[str, np.ndarray]:
-    return observation if isinstance(observation, dict) else {"observation": observation}
-
-
-def _parts_of_space(observation_space: spaces.Space) -> dict[str, spaces.Space]:
-    return observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"observation": observation_space}
-
-
-def _select(observations: Any, index: int) -> Observation:
-    if isinstance(observations, dict):
-        return {key: part[index] for key, part in observations.items()}
-    return observations[index]
 
 
 def _require(condition: bool, message: str) -> None:

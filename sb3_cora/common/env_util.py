@@ -72,8 +72,6 @@ def make_joint_vec_env(
     """
     check_count("n_envs", n_envs)
     env_kwargs = _merge_env_kwargs(env_kwargs or {}, more_env_kwargs)
-    if isinstance(vec_env_cls, type) and issubclass(vec_env_cls, SubprocVecEnv):
-        wrapper_class, wrapper_kwargs = partial(resumable, wrapper_class, wrapper_kwargs or {}), None
     one_by_one: dict[str, Any] = dict(
         start_index=start_index,
         monitor_dir=monitor_dir,
@@ -108,6 +106,8 @@ def make_joint_vec_env(
     else:
         return _wrap_made(env_id, n_envs, seed, env_kwargs=env_kwargs, **one_by_one)
 
+    if isinstance(vec_env_cls, type) and issubclass(vec_env_cls, SubprocVecEnv):
+        one_by_one |= dict(wrapper_class=partial(resumable, wrapper_class, wrapper_kwargs or {}), wrapper_kwargs=None)
     if batch is not None:
         _check_batch_arguments(env_id, batch, n_envs, wrapper_class, vec_env_kwargs, monitor_kwargs)
         filename = None

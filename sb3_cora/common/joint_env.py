@@ -13,6 +13,10 @@ from sb3_cora.common.adapters import registered_adapters
 MASKS = ("action_mask", "agent_mask")
 OPTIONAL_KEYS = ("state", *MASKS)
 
+JointObservations = np.ndarray | dict[str, np.ndarray]
+"""Observations of some environments, ``(n_envs, n_agents, obs_dim)``, or, if the observation space is a ``Dict``, its parts by
+name; or those of a single environment, without the first axis."""
+
 JOINT_FORM = (
     "a joint environment observes Box(n_agents, obs_dim), or a Dict with that Box under 'observation', "
     "and acts in Box(n_agents, act_dim) or MultiDiscrete([k_1, .., k_n])"
@@ -60,7 +64,7 @@ class JointSpaces:
         :raises TypeError: If a space is of the wrong kind.
         :raises ValueError: If a space is of the right kind, but not of the right shape.
         """
-        parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"observation": observation_space}
+        parts = space_parts(observation_space)
         n_agents, obs_dim = _observation_shape(observation_space, parts)
         discrete, action_mask = _read_action_space(action_space, n_agents)
         n_agents_acting, action_dim = action_mask.shape
@@ -208,6 +212,33 @@ def joint_observation_space(observation_spaces: Sequence[spaces.Space]) -> space
     low = pad_observations([box.low for box in boxes])
     high = pad_observations([box.high for box in boxes])
     return spaces.Box(low, high, dtype=np.float32)
+
+
+def space_parts(observation_space: spaces.Space) -> dict[str, spaces.Space]:
+    """
+    :param observation_space: A joint observation space.
+    :return: Its parts by name; a space that is no ``Dict`` is its only part, ``"observation"``.
+    """
+    return observation_space.spaces if isinstance(observation_space, spaces.Dict) else {"observation": observation_space}
+
+
+def observation_parts(observation: JointObservations) -> dict[str, np.ndarray]:
+    """
+    :param observation: One joint observation, or those of several environments.
+    :return: Its parts by name, as ``space_parts`` has them.
+    """
+    return observation if isinstance(observation, dict) else {"observation": observation}
+
+
+def select_observations(observations: JointObservations, indices: np.ndarray | int) -> JointObservations:
+    """
+    :param observations: Joint observations of several environments.
+    :param indices: Of some environments, or the index of one.
+    :return: Their observations: copies for an array of indices, views for a single index.
+    """
+    if isinstance(observations, dict):
+        return {key: part[indices] for key, part in observations.items()}
+    return observations[indices]
 
 
 def joint_action_space(action_spaces: Sequence[spaces.Space]) -> spaces.Box | spaces.MultiDiscrete:

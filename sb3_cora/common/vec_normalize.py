@@ -158,9 +158,11 @@ def statistics_kept_on_error(env: VecNormalize) -> Iterator[None]:
         statistics.append(env.ret_rms.agents)
     # Updates replace the arrays, so they need not be copied.
     before = [dict(vars(each)) for each in statistics]
+    returns = {name: value for name, value in vars(env).items() if name in ("returns", "agent_returns")}
     try:
         yield
     except ValueError:
         for each, attributes in zip(statistics, before, strict=True):
             vars(each).update(attributes)
+        vars(env).update(returns)
         raise

@@ -98,7 +98,11 @@ class MaMuJoCoEnv(gym.Env):
         render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_split(scenario, agent_conf, custom="agent_factorization" in kwargs)
+        custom = "agent_factorization" in kwargs
+        _check_split(scenario, agent_conf, custom)
+        if custom and agent_conf is None:
+            # The suite would make one agent all the same.
+            agent_conf = "custom"
         _check_observation(agent_obsk, observation, max_steps)
         self.observation = observation
         self.render_mode = render_mode

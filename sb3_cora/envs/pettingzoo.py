@@ -92,7 +92,11 @@ class TeamMember:
         """
         if isinstance(self.action_space, spaces.Discrete):
             return self.action_space.start + int(row)
-        return row[: self.action_space.shape[0]].astype(self.action_space.dtype)
+        # The joint space is of float32, whose rounding may lie outside bounds of float64; whole numbers are the nearest ones.
+        own = row[: self.action_space.shape[0]].astype(np.float64)
+        if np.issubdtype(self.action_space.dtype, np.integer):
+            own = own.round()
+        return own.clip(self.action_space.low, self.action_space.high).astype(self.action_space.dtype)
 
 
 class PettingZooEnv(gym.Env):
@@ -106,8 +110,8 @@ class PettingZooEnv(gym.Env):
 
     The observation is a ``Dict`` with
 
-    - ``"observation"``: ``(n_agents, obs_dim)``, flattened and padded with zeros; zeros for inactive agents, which have left
-      the episode;
+    - ``"observation"``: ``(n_agents, obs_dim)``, flattened and padded with zeros; zeros for agents that have left the episode
+      in an earlier step;
     - ``"agent_mask"``: ``(n_agents,)``, 1 for active agents. In the last observation of an episode, 1 for agents that the step
       has truncated, whose future therefore still has a value;
     - ``"state"``, if the environment implements ``state()``;
@@ -231,7 +235,8 @@ class PettingZooEnv(gym.Env):
         for key in self.team_info_keys:
             told = {agent: own[key] for agent, own in infos.items() if key in own}
             for value in told.values():
-                if not np.array_equal(value, info.setdefault(key, value)):
+                first = info.setdefault(key, value)
+                if value is not first and not np.array_equal(value, first):
                     raise ValueError(
                         f"team_info_keys names {key!r}, in which the infos of the agents differ: {told}. Leave it out, and "
                         'find it by agent in info["agent_infos"].'
@@ -448,9 +453,9 @@ def as_parallel_env(env: "ParallelEnv | AECEnv") -> "ParallelEnv":
     :return: The environment itself, or a conversion of an ``AECEnv``: turn-based if it is not parallelizable.
     :raises ValueError: If an ``AECEnv`` is in a wrapper of SuperSuit that keeps past observations.
     """
+    _check_memory(env)
     if not isinstance(env, AECEnv):
         return env
-    _check_memory(env)
     return aec_to_parallel(env) if env.metadata.get("is_parallelizable", False) else turn_based_aec_to_parallel(env)
 
 
@@ -469,7 +474,8 @@ def _check_memory(env: Any) -> None:
                 "last turn, not the present one. Convert first and wrap then, with "
                 "pettingzoo.utils.conversions.aec_to_parallel or turn_based_aec_to_parallel."
             )
-        env = getattr(env, "env", None)
+        # Of conversions and of wrappers
+        env = getattr(env, "aec_env", None) or getattr(env, "env", None)
 
 
 def _wrap(parallel_env: "ParallelEnv", suite_wrappers: str | dict | Sequence[str | dict]) -> "ParallelEnv":

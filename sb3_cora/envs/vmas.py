@@ -94,12 +94,13 @@ class VmasWorlds(Worlds):
     :param max_steps: Number of steps after which an episode is truncated. ``None``: never.
     :param seed: Seed of the random stream. ``None``: seeded from entropy, or, for an ``Environment`` already made, by a number
         drawn from VMAS's shared random state, which ``vmas.make_env(seed=)`` has seeded.
-    :param device: Device on which VMAS computes.
+    :param device: Device on which VMAS computes. An ``Environment`` already made keeps its own.
     :param team_reward: Whether the team's reward is the ``"mean"`` or the ``"sum"`` of the agents' rewards.
-    :param continuous_actions: Whether actions are continuous, or VMAS's discrete ones.
+    :param continuous_actions: Whether actions are continuous, or VMAS's discrete ones. An ``Environment`` already made keeps
+        its own.
     :param scenario_kwargs: Arguments of the scenario.
     :raises ValueError: If the scenario or ``team_reward`` is unknown, ``max_steps`` is no number of steps, or an
-        ``Environment`` already made is given arguments that it was not made with.
+        ``Environment`` already made is given another number of worlds, or ``max_steps`` or arguments of the scenario.
     :raises TypeError: If the scenario does not know an argument.
     """
 
@@ -195,7 +196,8 @@ class VmasWorlds(Worlds):
 
     def _reset_all(self) -> None:
         """
-        Reset every world, each with random numbers of its own.
+        Reset every world, each with random numbers of its own, if VMAS's batched reset would have all worlds alike. (In
+        ``passage`` and ``ball_passage`` it draws the agents' places anew for each world, and one place of the gap for all.)
 
         The batched reset is a single call, but some scenarios, such as give_way, draw one number for all worlds in it, so that
         all worlds would have the same episode. If all worlds are equal after it, the first one is reset again by itself. If
@@ -382,6 +384,9 @@ class VmasEnv(WorldsEnv):
         worlds = VmasWorlds(scenario, 1, max_steps, seed, device, team_reward, continuous_actions, **scenario_kwargs)
         worlds.warn_of_opposed_teams()
         super().__init__(worlds, render_mode)
+        if seed is not None:
+            # Again, because the making of the worlds has drawn from the stream.
+            worlds.seed(seed)
         self.metadata = {**self.metadata, "render_fps": round(1 / worlds.environment.world.dt)}
 
 

@@ -11,8 +11,7 @@ from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-JointObservations = np.ndarray | dict[str, np.ndarray]
-"""Observations of some worlds, ``(n_worlds, n_agents, obs_dim)``, or a dict with the parts of a ``Dict`` observation space."""
+from sb3_cora.common.joint_env import JointObservations, observation_parts, select_observations
 
 
 class WorldsStep(NamedTuple):
@@ -191,10 +190,10 @@ class WorldsVecEnv(VecEnv):
         else:
             infos = [{"agent_rewards": own, "TimeLimit.truncated": False} for own in agent_rewards]
             if len(ended) > 0:
-                for index, last in zip(ended.tolist(), _one_by_one(_of_worlds(observations, ended)), strict=True):
+                for index, last in zip(ended.tolist(), _one_by_one(select_observations(observations, ended)), strict=True):
                     infos[index]["terminal_observation"] = last
-                first = _parts(self.worlds.reset(ended))
-                for key, part in _parts(observations).items():
+                first = observation_parts(self.worlds.reset(ended))
+                for key, part in observation_parts(observations).items():
                     part[ended] = first[key]
         for index in np.flatnonzero(truncated & ~terminated).tolist():
             infos[index]["TimeLimit.truncated"] = True
@@ -244,7 +243,7 @@ class WorldsVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        :param attr_name: An attribute of the simulator.
+        :param attr_name: An attribute of this object or of the simulator, of which it is a new one if neither has it.
         :param value: Its new value.
         :param indices: Must name all worlds, since they share the attribute; ``None`` does.
         :raises ValueError: If ``indices`` leaves out a world.
@@ -256,7 +255,7 @@ class WorldsVecEnv(VecEnv):
                 f"The worlds of a {own_class} share the attribute {attr_name!r}, so it cannot be set without the worlds "
                 f"{sorted(left_out)}. Set it for all (indices=None), or make several {own_class}."
             )
-        setattr(self.worlds.simulator, attr_name, value)
+        setattr(self if hasattr(self, attr_name) else self.worlds.simulator, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -311,7 +310,7 @@ class WorldsEnv(gym.Env):
         super().reset(seed=seed)
         if seed is not None:
             self.worlds.seed(seed)
-        return _of_worlds(self.worlds.reset(), 0), {}
+        return select_observations(self.worlds.reset(), 0), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """
@@ -324,7 +323,7 @@ class WorldsEnv(gym.Env):
         check_actions(actions, 1, self.worlds.action_space)
         observations, rewards, agent_rewards, terminated, truncated = self.worlds.step(actions)
         info = {"agent_rewards": agent_rewards[0]}
-        return _of_worlds(observations, 0), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+        return select_observations(observations, 0), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> np.ndarray | None:
         """
@@ -384,19 +383,8 @@ def _make_worlds(worlds: Worlds | str, num_envs: int | None, render_mode: str | 
     return worlds
 
 
-def _of_worlds(observations: JointObservations, indices: np.ndarray | int) -> JointObservations:
-    """The observations of some worlds: copies for an array of indices, a view for a single index."""
-    if isinstance(observations, dict):
-        return {key: part[indices] for key, part in observations.items()}
-    return observations[indices]
-
-
 def _one_by_one(observations: JointObservations) -> Iterable[JointObservations]:
     """The observations of each world, one after another."""
     if isinstance(observations, dict):
         return (dict(zip(observations, parts, strict=True)) for parts in zip(*observations.values(), strict=True))
     return observations
-
-
-def _parts(observations: JointObservations) -> dict[str, np.ndarray]:
-    return observations if isinstance(observations, dict) else {"observation": observations}

@@ -1,5 +1,6 @@
 """What callbacks have counted and found so far."""
 
+import pickle
 import random
 import warnings
 from collections import defaultdict, deque
@@ -108,9 +109,17 @@ def _state(callback: BaseCallback) -> CallbackState:
     if _has_methods(callback):
         return CallbackState(_name(callback), {}, {}, callback.get_state())  # type: ignore[attr-defined]
     own = {name: value for name, value in vars(callback).items() if name not in NOT_OWN}
+    data = {name: value for name, value in own.items() if not isinstance(value, str) and _is_data(value)}
+    lost = [name for name, value in data.items() if not _is_picklable(value)]
+    if lost:
+        warnings.warn(
+            f"{', '.join(lost)} of {type(callback).__name__} cannot be pickled and is not saved with the training: give the "
+            "callback methods get_state() and set_state(state).",
+            stacklevel=2,
+        )
     return CallbackState(
         _name(callback),
-        {name: value for name, value in own.items() if not isinstance(value, str) and _is_data(value)},
+        {name: value for name, value in data.items() if name not in lost},
         {name: environment_state(value) for name, value in own.items() if _is_own_environment(value, callback)},
     )
 
@@ -119,7 +128,9 @@ def _set_state(callback: BaseCallback, state: CallbackState) -> None:
     if _has_methods(callback):
         callback.set_state(state.own)  # type: ignore[attr-defined]
         return
-    vars(callback).update(state.attributes)
+    # A string, such as a path, that this one was given is not replaced by the None of one without.
+    given = {name for name, value in vars(callback).items() if isinstance(value, str)}
+    vars(callback).update({name: value for name, value in state.attributes.items() if name not in given})
     for name, saved in state.environments.items():
         set_environment_state(getattr(callback, name), saved, f"environment {name} of {type(callback).__name__}")
 
@@ -135,4 +146,13 @@ def _is_data(value: Any) -> bool:
         return all(map(_is_data, value))
     if isinstance(value, np.ndarray):
         return value.dtype != object
-    return isinstance(value, (*NUMBERS, *GENERATORS, str, bytes, th.Tensor))
+    # Parameters are those of the model.
+    return isinstance(value, (*NUMBERS, *GENERATORS, str, bytes, th.Tensor)) and not isinstance(value, th.nn.Parameter)
+
+
+def _is_picklable(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return False
+    return True

@@ -29,11 +29,18 @@ class ResumableEnv(gym.Wrapper):
         except pickle.PicklingError as error:
             return error
 
-    def set_training_state(self, state: bytes) -> None:
-        """:param state: The result of ``training_state``."""
+    def set_training_state(self, state: bytes) -> pickle.UnpicklingError | None:
+        """
+        :param state: The result of ``training_state``.
+        :return: If the state does not fit, the error: raised, it would end the process.
+        """
         states, env = pickle.loads(state)
-        set_state_of_object(self.env, env)
+        try:
+            set_state_of_object(self.env, env)
+        except pickle.UnpicklingError as error:
+            return error
         set_random_states(states)
+        return None
 
 
 # What SubprocVecEnv keeps of its environments in its own process.
@@ -57,7 +64,9 @@ def _set_state_of_processes(env: SubprocVecEnv, state: tuple[dict[str, Any], lis
     own, of_processes = state
     vars(env).update(own)
     for index, one in enumerate(of_processes):
-        env.env_method("set_training_state", one, indices=index)
+        (error,) = env.env_method("set_training_state", one, indices=index)
+        if error is not None:
+            raise error
 
 
 register_state(SubprocVecEnv, _state_of_processes, _set_state_of_processes)
@@ -98,7 +107,7 @@ def set_environment_state(env: VecEnv, saved: dict[str, Any], name: str) -> bool
     :param env: Environments that were made and wrapped the same way as those saved.
     :param saved: The result of ``environment_state``.
     :param name: What the environments are, for messages.
-    :return: Whether there was a state. Without it they are as before.
+    :return: Whether there was a state that fits. Without it new episodes have to begin.
     :raises ValueError: If there are more or fewer environments than those saved, or in other wrappers.
     """
     found = {"wrappers": wrappers_of(env), "num_envs": env.num_envs}
@@ -115,5 +124,13 @@ def set_environment_state(env: VecEnv, saved: dict[str, Any], name: str) -> bool
             stacklevel=2,
         )
         return False
-    set_state_of_object(env, saved["state"])
+    try:
+        set_state_of_object(env, saved["state"])
+    except pickle.UnpicklingError as error:
+        warnings.warn(
+            f"The state of the {name} does not fit ({error}), so the training is resumed at an episode boundary: with new "
+            "episodes, and not exactly.",
+            stacklevel=2,
+        )
+        return False
     return True

@@ -3,16 +3,18 @@ The state of any Python object and of all that it refers to, such as an environm
 object that was made the same way, in this process or a later one.
 
 Objects are pickled, but restored in place: an object that the other one has in the same place keeps its identity and gets the
-saved attributes. What cannot be pickled (local functions, open files, windows) stays as the other object has it.
+saved attributes. Local functions get the saved values of the variables that they have from around them. What else cannot be
+pickled (open files, windows) stays as the other object has it, except for generators, whose state nothing tells.
 """
 
+import contextlib
 import functools
 import importlib
 import io
 import pickle
 import sys
 import types
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -89,7 +91,8 @@ class _Place(NamedTuple):
     Stands in a pickle for an object by its place.
 
     :param path: How it is reached from the root.
-    :param of_class: Its class, of which one is made if there is none in this place; ``None`` if nothing is made.
+    :param of_class: Its class, of which one is made if there is none in this place; for functions and classes ``type``, of
+        which none can be made; ``None`` if there need not be one.
     """
 
     path: Path
@@ -110,7 +113,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         own = _own_state_functions(type(obj))
         if own is not None:
-            return _same, (self._place(obj),), own.get(obj), None, None, own.set
+            return _same, (self._place(obj, type(obj)),), own.get(obj), None, None, own.set
         if type(obj) is np.ndarray and type(obj.base) is np.ndarray and not obj.base.dtype.hasobject:
             offset = obj.__array_interface__["data"][0] - obj.base.__array_interface__["data"][0]
             return _array_on, (obj.base, obj.dtype, offset, obj.shape, obj.strides, obj.flags.writeable)
@@ -121,22 +124,27 @@ class _Pickler(pickle.Pickler):
         if isinstance(obj, types.ModuleType):
             return importlib.import_module, (obj.__name__,)
         if isinstance(obj, type | types.FunctionType):
-            return NotImplemented if _is_importable(obj) else (_same, (self._place(obj, made=False),))
+            if _is_importable(obj):
+                return NotImplemented
+            place = self._place(obj, of_class=type)
+            return _same, (place,), _variables(obj) or None, None, None, _set_variables
+        if isinstance(obj, types.GeneratorType):
+            raise pickle.PicklingError(f"a generator, {obj.__qualname__}(), cannot be pickled")
         if _is_restored_in_place(obj) and id(obj) in self.paths:
             kept = _kept_attributes(type(obj))
             attributes = {name: value for name, value in vars(obj).items() if name not in kept}
-            return _same, (self._place(obj),), attributes, None, None, _set_attributes
+            return _same, (self._place(obj, type(obj)),), attributes, None, None, _set_attributes
         try:
             return obj.__reduce_ex__(5)
         except Exception:
             if id(obj) not in self.paths:
                 raise
-            return _same, (self._place(obj, made=False),)
+            return _same, (self._place(obj, of_class=None),)
 
-    def _place(self, obj: Any, made: bool = True) -> _Place:
+    def _place(self, obj: Any, of_class: type | None) -> _Place:
         if id(obj) not in self.paths:
             raise pickle.PicklingError(f"a {type(obj).__name__} can neither be pickled nor found by its place")
-        return _Place(self.paths[id(obj)], type(obj) if made else None)
+        return _Place(self.paths[id(obj)], of_class)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -149,6 +157,10 @@ class _Unpickler(pickle.Unpickler):
         path, of_class = place
         found = self.parts.get(path)
         if of_class is None:
+            return found
+        if of_class is type:
+            if not isinstance(found, type | types.FunctionType):
+                raise pickle.UnpicklingError(f"a function or class was in {'.'.join(map(str, path))}, where there is none now")
             return found
         # Two objects of the saved graph must not become one.
         if type(found) is not of_class or id(found) in self.taken:
@@ -244,6 +256,28 @@ def _is_restored_in_place(obj: Any) -> bool:
     return not has_slots and all(getattr(own, name, None) is getattr(object, name, None) for name in customized)
 
 
+def _variables(function: Any) -> dict[str, Any]:
+    """
+    :param function: A function or class.
+    :return: The variables that a function has from around it, by name, as far as they have a value.
+    """
+    if getattr(function, "__closure__", None) is None:
+        return {}
+    variables = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True):
+        # Empty until the variable is assigned
+        with contextlib.suppress(ValueError):
+            variables[name] = cell.cell_contents
+    return variables
+
+
+def _set_variables(function: Any, variables: dict[str, Any]) -> None:
+    cells = zip(function.__code__.co_freevars, function.__closure__, strict=True)
+    for name, cell in cells:
+        if name in variables:
+            cell.cell_contents = variables[name]
+
+
 def _is_importable(obj: Any) -> bool:
     """Whether a class or function is found in its module under its name, which is how it is pickled."""
     found: Any = sys.modules.get(obj.__module__ or "")
@@ -265,7 +299,9 @@ def _places(root: Any) -> Iterator[tuple[Path, Any]]:
             continue
         seen.add(id(obj))
         yield path, obj
-        if not isinstance(obj, (type, types.ModuleType, *FUNCTIONS)):
+        if isinstance(obj, types.FunctionType) and not _is_importable(obj):
+            waiting.extend(((*path, name), part) for name, part in _variables(obj).items())
+        elif not isinstance(obj, (type, types.ModuleType, *FUNCTIONS)):
             waiting.extend(((*path, name), part) for name, part in _parts(obj))
 
 
@@ -274,7 +310,9 @@ def _parts(obj: Any) -> Iterator[tuple[Any, Any]]:
         yield "__class__", type(obj)
     if isinstance(obj, dict):
         for number, (key, part) in enumerate(obj.items()):
-            yield ("item", key if isinstance(key, str | int) else number), part
+            yield ("item", key) if isinstance(key, str | int) else ("numbered item", number), part
+        if isinstance(obj, defaultdict):
+            yield "default_factory", obj.default_factory
     elif isinstance(obj, list | tuple | deque):
         yield from enumerate(obj)
     elif isinstance(obj, functools.partial):
