@@ -97,6 +97,8 @@ MISTAKES = {
     "env_kwargs without value": train("--env-kwargs", "k", said=("--env-kwargs", "'k'", "write name:value")),
     "params without value": train("-params", "n_epochs=5", said=("-params", "'n_epochs=5'", "write name:value")),
     "params of no Python": train("-params", "policy_kwargs:dict(net_arch=[8)", said=("-params", "dict(net_arch=[8)")),
+    "params that fail": train("-params", "learning_rate:1/0", said=("learning_rate: '1/0'", "neither a number")),
+    "log of nothing": train("--log-interval", "0", said=("--log-interval 0", "give 1 or more")),
     "unknown hyperparameter": train("-params", "n_step:5", said=("mappo.yml", "'n_step' (5)", "n_steps?")),
     "trial of no study": train("--trial-id", "0", said=("--trial-id 0", "--storage and --study-name")),
     "unknown study": train(
@@ -126,6 +128,7 @@ MISTAKES = {
     ),
     "normalize as code": entry(("normalize", "dict(norm_obs=True)", "YAML mapping"), normalize="dict(norm_obs=True)"),
     "no schedule": entry(("penalty", "ent_coef", "'falling'", "lin_0.05"), ent_coef="falling"),
+    "no linear schedule": entry(("penalty", "ent_coef", "'lin_low'", "lin_0.05"), ent_coef="lin_low"),
     "unknown wrapper": entry(("penalty", "nowhere"), env_wrapper="nowhere.Wrapper"),
     "unknown concept": Mistake(
         ("train", "--algo", "cora_ppo", "--env", "penalty", "-params", "credit:nash"),
@@ -143,9 +146,13 @@ MISTAKES = {
     "no trials": Mistake(("tune", "--n-trials", "0"), ("--n-trials 0", "give 1 or more")),
     "unknown algorithm of a search": Mistake(("tune", "--algo", "mappo", "maddpg"), ("--algo", "maddpg", "happo")),
     "algorithm twice": Mistake(("tune", "--algo", "mappo", "mappo"), ("--algo mappo mappo", "twice")),
+    "setting of one algorithm": Mistake(
+        ("tune", "--algo", "cora_ppo", "mappo", "--env", "penalty", "-params", "credit:shapley"), ("credit", "mappo")
+    ),
     "environment of a search": Mistake(("tune", "--env", "give_wya"), ("--env give_wya", "give_way")),
     "grace period": train(
-        *("-optimize", "--storage", "study.log", "--study-name", "s", "--grace-period", "0"), said=("grace period", "0")
+        *("-optimize", "--storage", "study.log", "--study-name", "s", "--grace-period", "0"),
+        said=("--grace-period 0", "2.0 or more"),
     ),
     # Playing
     "no model": Mistake(("enjoy", "--algo", "mappo", "--env", "penalty"), ("mappo on penalty in logs", "Train one")),
@@ -188,6 +195,10 @@ MISTAKES = {
     "seeds": suite(("seeds of table", "expected how many", "-1"), "seeds", value=-1),
     "seed twice": suite(("seeds of table: [1, 1]", "twice"), "environments", "table", "seeds", value=[1, 1]),
     "steps": suite(("n_timesteps", "'many'", "number of steps"), "n_timesteps", value="many"),
+    "no steps at all": suite(("n_timesteps", "0", "number of steps"), "n_timesteps", value=0),
+    "rate as text": suite(("CORA", "learning_rate: 'fast'"), "hyperparams", value={"learning_rate": "fast"}),
+    "nobody": suite(("quick, algorithms", "[]"), "quick", "algorithms", value=[], flags=("--quick",)),
+    "table without name": Mistake(("benchmark", "spot_check", "--output", "table"), ("--output table", "table.csv")),
     "list of trials": suite(("trials", "expected a mapping", "[1]"), "trials", value=[1]),
     "trial": suite(("trials, fast", "hyperparameters, got 0.1"), "trials", value={"fast": 0.1}),
     "quick": suite(("quick, environments", "['peak']"), "quick", "environments", value=["peak"], flags=("--quick",)),

@@ -229,6 +229,8 @@ def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path, 
     x = dead.suggest_float("x", 0.0, 1.0)
     # All have been sampled
     dead.set_user_attr(SETTINGS, {"x": x})
+    # What Optuna's pruner by halving keeps, which would take the repeated trial for one that has been there
+    study._storage.set_trial_system_attr(dead._trial_id, "completed_rung_0", 20.0)
     for attempt in range(2 + 1):
         watcher = optuna.load_study(study_name="a", storage=open_storage(url, grace_period=0.1))
         assert len(watcher.trials) == attempt + 2
@@ -242,6 +244,7 @@ def test_an_abandoned_trial_is_run_again_a_few_times(kind: str, tmp_path: Path, 
         assert is_abandoned(watcher.trials[attempt + 1])
         if attempt < 2:
             again = watcher.ask()
+            assert not any(name.startswith("completed_rung") for name in watcher.trials[-1].system_attrs)
             assert again.number == attempt + 2 and again.suggest_float("x", 0.0, 1.0) == x
             again.set_user_attr(SETTINGS, {"x": x})
     assert TrialCounts.of(study.trials) == TrialCounts(complete=0, pruned=0, failed=0, abandoned=2 + 1, running=1)
@@ -431,7 +434,7 @@ def test_algorithms_are_tuned_equally(tmp_path: Path) -> None:
     flags = (
         *("--algo", "cora_ppo", "mappo", "--env", "differential", "--n-trials", "2", "--game-seeds", "100", "101"),
         *("-n", "128", "--n-evaluations", "1", "--sampler", "random", "--seed", "3"),
-        *("-params", "n_envs:8", "n_steps:16", "batch_size:128"),
+        *("-params", "n_envs:8", "n_steps:16", "batch_size:128", "--env-kwargs", "n_agents:3"),
     )
     run_zoo("tune.py", *flags, folder=tmp_path)
     folder = tmp_path / "logs" / "tuning" / "differential"
@@ -448,9 +451,7 @@ def test_algorithms_are_tuned_equally(tmp_path: Path) -> None:
         # In parts of the optimum
         assert 0 < best.value < 1 and float(row["best_value"]) == pytest.approx(best.value, rel=1e-5)
         assert int(row["best_trial"]) == best.number and float(row["hours"]) > 0
-        for picture in ("optimization_history.png", "param_importances.png"):
-            report = tmp_path / "logs" / algo / f"study_differential-{algo}"
-            assert (report / picture).exists() or picture == "param_importances.png"
+        assert (tmp_path / "logs" / algo / f"study_differential-{algo}" / "optimization_history.png").is_file()
 
     # With the entry one trains as the trial did, and so with the trial's number
     study = optuna.load_study(study_name="differential-cora_ppo", storage=storage)
@@ -466,6 +467,8 @@ def test_algorithms_are_tuned_equally(tmp_path: Path) -> None:
         model = CORAPPO.load(tmp_path / "logs" / "cora_ppo" / run / "differential.zip")
         for name in ("n_steps", "batch_size", "n_epochs", "gamma", "variance_weight", "baseline_action", "center_advantage"):
             assert getattr(model, name) == settings[name]
+        # With the environment's arguments, whose flag need not be repeated
+        assert model.n_agents == 3
         assert model.q_learning_rate(1.0) == settings["q_learning_rate"]  # type: ignore[operator,misc]
         assert model.num_timesteps >= 128
 

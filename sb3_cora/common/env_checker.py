@@ -135,9 +135,9 @@ def _unpacked(returned: Any, method: str, parts: tuple[str, ...]) -> tuple[Any, 
 
 def _check_vec_env(env: VecEnv, joint: JointSpaces, max_steps: int) -> bool:
     env.seed(0)
-    first = env.reset()
+    first: Any = env.reset()
     env.seed(0)
-    observations = env.reset()
+    observations: Any = env.reset()
     _check_equal(
         first,
         observations,

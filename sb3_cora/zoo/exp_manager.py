@@ -132,7 +132,7 @@ def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSch
         value = hyperparams.get(name)
         if isinstance(value, dict) and value.keys() == {"start", "end", "begin"}:
             made[name] = LateSchedule(**value)
-        elif isinstance(value, str) and value.startswith("lin_"):
+        elif isinstance(value, str) and _is_linear(value):
             made[name] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
         elif isinstance(value, str | dict):
             raise ValueError(
@@ -291,9 +291,9 @@ class JointExperimentManager(ExperimentManager):
             return
         now = {**hyperparams, "env_kwargs": {**(hyperparams.get("env_kwargs") or {}), **self.env_kwargs}}
         changes = [
-            f"{key} is {value!r} and was {before.get(key)!r}"
-            for key, value in now.items()
-            if key not in KEPT_SETTINGS and value != before.get(key)
+            f"{key} is {now.get(key)!r} and was {before.get(key)!r}"
+            for key in {**now, **before}
+            if key not in KEPT_SETTINGS and now.get(key) != before.get(key)
         ]
         if changes:
             warnings.warn(
@@ -411,7 +411,9 @@ class JointExperimentManager(ExperimentManager):
             env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
             monitor_dir = None if eval_env or no_log else self.save_path
             appends = self.resumed_state is not None
-            self.vec_env_class = batch_env_constructor(env_id, env_kwargs, monitor_dir, appends)  # type: ignore[assignment]
+            self.vec_env_class = batch_env_constructor(  # type: ignore[assignment]
+                env_id, env_kwargs, monitor_dir, appends, self.monitor_kwargs
+            )
             return super().create_envs(n_envs, eval_env=eval_env, no_log=no_log)
         if self.resumed_state is not None:
             self.monitor_kwargs = {**self.monitor_kwargs, "override_existing": False}
@@ -560,11 +562,12 @@ class JointExperimentManager(ExperimentManager):
         if trial_id is not None and not 0 <= trial_id < len(study.trials):
             raise ValueError(f"--trial-id {trial_id}: the study {study_name} has the trials 0 to {len(study.trials) - 1}.")
         trial = study.best_trial if trial_id is None else study.trials[trial_id]
+        if SETTINGS in trial.user_attrs:
+            return trial.user_attrs[SETTINGS]
+        if self.algo not in HYPERPARAMS_CONVERTER:
+            raise ValueError(f"--trial-id {trial_id}: this trial was ended before it had settings. Name another.")
         # rl_zoo3's own algorithms do not record them.
-        settings = trial.user_attrs.get(SETTINGS)
-        if settings is None:
-            return HYPERPARAMS_CONVERTER[self.algo](trial.params) if convert else trial.params
-        return settings
+        return HYPERPARAMS_CONVERTER[self.algo](trial.params) if convert else trial.params
 
     def objective(self, trial: optuna.Trial) -> float:
         try:

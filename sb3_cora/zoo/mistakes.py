@@ -30,6 +30,7 @@ NOT_THE_USERS = tuple(
     for folder in {
         *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
+        site.getusersitepackages(),
         str(Path(__file__).parents[1]),
     }
 )

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -194,8 +193,8 @@ def saved_when_interrupted(saver: TrainingStateCallback) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         restore()
         saver.end()
-        print("Finishing this rollout to save the state of the training. A second Ctrl-C or SIGTERM ends it at once.")
-        sys.stdout.flush()
+        # Not by print(), which the signal may have interrupted.
+        os.write(2, b"Finishing this rollout to save the state of the training. A second Ctrl-C or SIGTERM ends it at once.\n")
 
     def restore() -> None:
         for number, handler in before.items():

@@ -39,7 +39,8 @@ class StoreSettings(StoreDict):
             try:
                 super().__call__(parser, namespace, [argument], option_string)
                 settings.update(getattr(namespace, self.dest))
-            except (NameError, SyntaxError) as error:
+            # Whatever the expression may raise
+            except Exception as error:
                 if TEXT.fullmatch(value) is None:
                     message = f"{value!r}, given for {name}, is neither a word nor a Python expression: {error}"
                     raise argparse.ArgumentError(self, message) from error

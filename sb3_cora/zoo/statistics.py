@@ -153,11 +153,23 @@ def estimate(statistic: Statistic, strata: Strata) -> Estimate:
     """
     :param statistic: What to compute.
     :param strata: Scores of the runs on each environment, ``(n_runs,)`` each.
-    :return: The statistic, with its interval, NaN if there is but one run.
+    :return: The statistic, with its interval, NaN if there is but one run on each environment.
     """
     columns = band(statistic, [np.asarray(scores)[:, None] for scores in strata], N_RESAMPLES)
-    value, *bounds = (float(column[0]) for column in columns)
-    return Estimate(value, *(bounds if sum(map(len, strata)) > 1 else (math.nan, math.nan)))
+    value, low, high = (float(column[0]) for column in columns)
+    return _with_interval(value, np.array([low, high]), strata)
+
+
+def _with_interval(value: float, bounds: np.ndarray, *samples: Strata) -> Estimate:
+    """
+    :param value: The estimate.
+    :param bounds: Of its bootstrap interval, ``(2,)``.
+    :param samples: What has been resampled.
+    :return: The estimate with its interval, NaN if nowhere there is more than one run, since resamples are equal then.
+    """
+    if max(len(scores) for strata in samples for scores in strata) < 2:
+        return Estimate(value, math.nan, math.nan)
+    return Estimate(value, *map(float, bounds))
 
 
 def mean_and_interval(scores: np.ndarray) -> Estimate:
@@ -182,7 +194,7 @@ def difference(first: Strata, other: Strata, paired: bool = False) -> Estimate:
         weights = np.concatenate([even_weights(counts), resampled_weights(counts, seed=seed)])
         means.append(weighted_interquartile_means(columns, weights)[:, 0])
     value, *resamples = means[0] - means[1]
-    return Estimate(float(value), *map(float, np.percentile(resamples, BOUNDS)))
+    return _with_interval(float(value), np.percentile(resamples, BOUNDS), first, other)
 
 
 def probability_of_improvement(first: Strata, other: Strata) -> Estimate:
@@ -202,7 +214,7 @@ def probability_of_improvement(first: Strata, other: Strata) -> Estimate:
         wins = (one[:, None] > two) + 0.5 * (one[:, None] == two)
         probabilities += (one_weights @ wins * two_weights).sum(axis=1) / len(first)
     value, *resamples = probabilities
-    return Estimate(float(value), *map(float, np.percentile(resamples, BOUNDS)))
+    return _with_interval(float(value), np.percentile(resamples, BOUNDS), first, other)
 
 
 def performance_profile(strata: Strata, thresholds: np.ndarray) -> Band:

@@ -14,6 +14,7 @@ continues from a model alone, for the remaining timesteps or for ``-n`` more.
 
 import argparse
 import difflib
+import importlib.util
 import signal
 import sys
 from functools import partial
@@ -48,7 +49,8 @@ DEFAULTS = (
 # The smallest values of flags. Negative numbers of some have a meaning.
 LEAST = {
     **{"eval_episodes": 0, "n_eval_envs": 0, "n_jobs": 1, "n_trials": 1, "max_total_trials": 1, "n_evaluations": 1},
-    **{"n_startup_trials": 0, "trial_id": 0},
+    # A heartbeat takes a second or more.
+    **{"n_startup_trials": 0, "trial_id": 0, "grace_period": 2.0},
 }
 
 
@@ -124,6 +126,14 @@ def check_flags(args: argparse.Namespace) -> None:
     check_numbers(args, LEAST)
     if args.n_timesteps == 0:
         raise ValueError("-n 0 trains for no timestep: give 1 or more, or leave it out.")
+    if args.log_interval == 0:
+        raise ValueError("--log-interval 0 logs after no rollout: give 1 or more, or leave it out.")
+    if args.sampler == "auto" and importlib.util.find_spec("optunahub") is None:
+        raise ValueError("--sampler auto is of the package optunahub: pip install optunahub, or give tpe or random.")
+    if args.resume and args.trained_agent and not Path(args.trained_agent).is_file():
+        raise ValueError(
+            f"--resume {args.resume}: the run was begun with -i {args.trained_agent}, which is gone: put it back."
+        )
     if args.trained_agent and not (args.trained_agent.endswith(".zip") and Path(args.trained_agent).is_file()):
         raise ValueError(f"-i {args.trained_agent} is no file of a model: give one as in logs/mappo/give_way_1/give_way.zip.")
     if args.optimize_hyperparameters and args.trained_agent:

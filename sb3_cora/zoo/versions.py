@@ -30,6 +30,9 @@ def code_version() -> str:
         return subprocess.run(["git", *arguments], cwd=package, capture_output=True, text=True).stdout.strip()
 
     commit = git("rev-parse", "--short=10", "HEAD")
+    if not commit:
+        # Git refuses clones of other users.
+        return sb3_cora.__version__
     return f"{commit}+" if git("status", "--porcelain", "--", ".", "../hyperparams") else commit
 
 

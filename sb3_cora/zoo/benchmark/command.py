@@ -176,6 +176,10 @@ def main() -> None:
     try:
         tasks = read_suite(find_suite(args.suite), args.quick)
         table = args.output or Path("benchmarks", "results", f"{tasks[0].run.suite}.csv")
+        if not table.suffix:
+            raise ValueError(
+                f"--output {table}: give the table a name like {table}.csv, beside which its figures get a folder."
+            )
         if args.dry_run:
             rows = results.read(table)
             show_plan(tasks, lacking(tasks, rows), rows, args.workers, lists=True)

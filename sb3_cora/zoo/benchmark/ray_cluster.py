@@ -28,17 +28,21 @@ def run_on_ray(
     except ImportError as error:
         raise ImportError('--ray needs Ray: pip install "sb3-cora[ray]"') from error
     ray.init(address=address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}}, log_to_driver=False)
-    try:
-        # Only the end of a worker or of its node is retried: an error of the run itself is among its rows.
-        remote = ray.remote(num_cpus=1, max_retries=N_ATTEMPTS - 1)(execute)
-        commit = code_version()
-        going = {remote.remote(task, log_folder.absolute(), commit, packages): task for task in tasks}
-        while going:
-            (ready,), _ = ray.wait(list(going))
-            task = going.pop(ready)
-            try:
-                yield ray.get(ready)
-            except ray.exceptions.RayError as error:
-                yield [failed(task, commit, f"{type(error).__name__}: {error}", 0.0)]
-    finally:
-        ray.shutdown()
+
+    def rows_of_runs() -> Generator[list[Row], None, None]:
+        try:
+            # Only the end of a worker or of its node is retried: an error of the run itself is among its rows.
+            remote = ray.remote(num_cpus=1, max_retries=N_ATTEMPTS - 1)(execute)
+            commit = code_version()
+            going = {remote.remote(task, log_folder.absolute(), commit, packages): task for task in tasks}
+            while going:
+                (ready,), _ = ray.wait(list(going))
+                task = going.pop(ready)
+                try:
+                    yield ray.get(ready)
+                except ray.exceptions.RayError as error:
+                    yield [failed(task, commit, f"{type(error).__name__}: {error}", 0.0)]
+        finally:
+            ray.shutdown()
+
+    return rows_of_runs()

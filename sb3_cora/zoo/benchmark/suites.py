@@ -44,7 +44,7 @@ from gymnasium.envs.registration import load_env_creator
 from rl_zoo3.utils import ALGOS
 
 from sb3_cora.envs.registration import GAMES
-from sb3_cora.zoo.exp_manager import hyperparams_folder, known_hyperparams
+from sb3_cora.zoo.exp_manager import check_hyperparams, hyperparams_folder
 from sb3_cora.zoo.mistakes import read_yaml
 from sb3_cora.zoo.results import Run
 
@@ -150,15 +150,15 @@ def read_suite(path: Path, quick: bool = False) -> list[Task]:
             _mapping(entry, known, f"{path}, {key}, {name}", needed)
     if "trials" in suite:
         suite = {**suite, "algorithms": _tried(suite["algorithms"], suite["trials"], path)}
+    for name, entry in suite["environments"].items():
+        _check_environment(entry, f"{path}, environments, {name}")
+    for name, entry in suite["algorithms"].items():
+        _check_algorithm(entry, suite["environments"], f"{path}, algorithms, {name}")
     if quick:
         if "quick" not in suite:
             raise ValueError(f"{path} has no entry `quick`: write one, or leave --quick out.")
         suite = _quick_form(suite, path)
     environments, algorithms = suite["environments"], suite["algorithms"]
-    for name, entry in environments.items():
-        _check_environment(entry, f"{path}, environments, {name}")
-    for name, entry in algorithms.items():
-        _check_algorithm(entry, environments, f"{path}, algorithms, {name}")
     evaluations = Evaluations(**{key: suite[key] for key in Evaluations._fields if key in suite})
     suite_name = path.stem + ("_quick" if quick else "")
     seeds = {
@@ -211,7 +211,7 @@ def _mapping(content: Any, keys: set[str], where: str, needed: str | None = None
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"{where}, {key}: expected a mapping, got {content[key]!r}.")
     for key in ("n_timesteps", *Evaluations._fields):
-        if key in content and not (isinstance(content[key], int) and content[key] >= 0):
+        if key in content and not (isinstance(content[key], int) and content[key] >= (key == "n_timesteps")):
             raise ValueError(f"{where}, {key}: expected a number of steps or episodes, got {content[key]!r}.")
     return content
 
@@ -260,8 +260,8 @@ def _quick_form(suite: dict[str, Any], path: Path) -> dict[str, Any]:
     changed = {**suite, **{key: value for key, value in quick.items() if key not in ("environments", "algorithms")}}
     game_seeds = changed.pop("game_seeds", None)
     for key in ("environments", "algorithms"):
-        names = quick.get(key, list(suite.get(key) or {}))
-        if not isinstance(names, list) or any(name not in suite[key] for name in names):
+        names = quick.get(key, list(suite[key]))
+        if not isinstance(names, list) or not names or any(name not in suite[key] for name in names):
             raise ValueError(f"{path}, quick, {key}: expected a list of names among {list(suite[key])}, got {names!r}.")
         changed[key] = {name: dict(suite[key][name]) for name in names}
     for entry in changed["environments"].values():
@@ -372,9 +372,10 @@ def _task(
             {"env_kwargs": env_entry.get("env_kwargs", {}) | game},
         )
     )
-    known = known_hyperparams(algo)
-    if unknown := [name for name in hyperparams if name not in known]:
-        raise ValueError(f"{where}: {algo} has no hyperparameter {unknown[0]!r}. It has {', '.join(sorted(known))}.")
+    try:
+        check_hyperparams(hyperparams, algo)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     if "n_timesteps" not in hyperparams:
         raise ValueError(f"{where}: for how many n_timesteps? There is no hyperparams/{algo}.yml.")
     task = Task(Run(suite_name, algo_name, env_name, game_seed, seed, ""), algo, env, hyperparams, evaluations)

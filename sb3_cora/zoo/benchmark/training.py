@@ -21,6 +21,7 @@ import sb3_cora
 from sb3_cora.common.training_state.files import read_latest_state, state_files
 from sb3_cora.envs.batched_game import GameEnv
 from sb3_cora.zoo import training_log
+from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.benchmark.suites import Task
 from sb3_cora.zoo.enjoy import main as enjoy_main
 from sb3_cora.zoo.mistakes import Refused
@@ -190,6 +191,8 @@ def evaluate(task: Task, folder: Path, commit: str, wall_seconds: float, package
     :return: The rows of the run.
     :raises EndedEarly: If the training was ended early.
     """
+    # If the training was done by an earlier process, nothing has imported them in this one.
+    register_algorithms(packages)
     (saved,) = (path for path in (folder / task.algo).iterdir() if path.is_dir())
     # A name of rl_zoo3's, which replaces what does not suit a file name.
     name = saved.name.rpartition("_")[0]

@@ -1,5 +1,6 @@
 """The figures: each function draws one, or says by None that nothing of it is known."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -337,7 +338,7 @@ def plot_ablation(
                 change = _difference(environment, algo, base)
                 # Without the sign of what is rounded to 0
                 value, low, high = (f"{round(number, 2) + 0.0:+.2f}" for number in change)
-                text = f"{value} [{low}, {high}]"
+                text = value if math.isnan(change.low) else f"{value} [{low}, {high}]"
             axes.annotate(text, (1.02, position), xycoords=("axes fraction", "data"), fontsize=7, va="center")
         axes.axvline(by_algo[base].final.value, color="0.4", linewidth=0.8, linestyle=":")
         axes.set(title=wrapped(environment.name), xlabel=f"final {environment.unit}, IQM")

@@ -17,6 +17,8 @@ from sb3_cora.zoo.hyperparams_opt import SETTINGS
 
 # System attribute of a trial: when its worker was last alive.
 HEARTBEAT = "heartbeat"
+# Begins the names of system attributes in which Optuna's pruner by halving keeps what a trial has reached.
+RUNG = "completed_rung_"
 # Number of heartbeats within the grace period.
 BEATS = 4
 # How often a trial is run again. Its hyperparameters may be what kills its workers, by taking too much memory.
@@ -39,7 +41,9 @@ def run_again(study: optuna.Study, trial: FrozenTrial) -> None:
         # Killed while they were sampled. Sampled anew from the beginning, they are the same.
         trial.params, trial.distributions = {}, {}
     trial.user_attrs = {}
-    trial.system_attrs = {name: value for name, value in trial.system_attrs.items() if name != HEARTBEAT}
+    trial.system_attrs = {
+        name: value for name, value in trial.system_attrs.items() if name != HEARTBEAT and not name.startswith(RUNG)
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)(study, trial)

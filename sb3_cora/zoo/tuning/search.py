@@ -118,8 +118,8 @@ class Search:
         except Exception:
             # Errors of the trial have been caught, this one is Optuna's. It refuses the result of a trial that another worker
             # took for abandoned, for example because this machine was asleep.
-            number = self.objective.current.number
-            if not is_abandoned(self.study.get_trials(deepcopy=False)[number]):
+            number = getattr(self.objective.current, "number", None)
+            if number is None or not is_abandoned(self.study.get_trials(deepcopy=False)[number]):
                 raise
             print(f"Trial {number} was taken for abandoned by another worker, which repeats it", flush=True)
 
@@ -159,7 +159,9 @@ def _open_study(manager: "JointExperimentManager") -> optuna.Study:
         load_if_exists=True,
         direction="maximize",
     )
-    _agree(study, SETTINGS, {**plain_settings(manager.settings), "n_timesteps": manager.n_timesteps})
+    # With the environment's arguments of the command line, which are a part of what is trained.
+    env_kwargs = {"env_kwargs": plain_settings(manager.env_kwargs)} if manager.env_kwargs else {}
+    _agree(study, SETTINGS, {**plain_settings(manager.settings), "n_timesteps": manager.n_timesteps, **env_kwargs})
     _agree(
         study,
         PLAN,
