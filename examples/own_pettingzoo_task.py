@@ -77,19 +77,17 @@ class Rendezvous(ParallelEnv):
 
 
 # %%
-# ``check_joint_env`` tells what is wrong with a task before anything is trained on it.
+# ``check_joint_env`` tells what is wrong with a task before anything is trained on it. Then each algorithm is trained with
+# several seeds, and evaluated from other starts than those of the training, which are the same ones for all algorithms. All
+# this is done by the script that is started, and not where the task is imported from it.
 
-check_joint_env(make_joint_vec_env(Rendezvous))
-
-# %%
-# Each algorithm is trained with several seeds, and evaluated from other starts than those of the training, which are the same
-# ones for all algorithms.
-
-for algorithm in (CORAPPO, MAPPO, IPPO):
-    returns = []
-    for seed in range(n_seeds):
-        env = make_joint_vec_env(Rendezvous, n_envs=4, seed=seed)
-        model = algorithm("MlpPolicy", env, n_steps=128, batch_size=128, seed=seed).learn(n_timesteps)
-        mean, _ = evaluate_policy(model, make_joint_vec_env(Rendezvous, seed=1000), n_eval_episodes=20)
-        returns.append(mean)
-    print(f"{algorithm.__name__}: return of {n_seeds} seeds {np.mean(returns):.2f}, each {np.round(returns, 2)}")
+if __name__ == "__main__":
+    check_joint_env(make_joint_vec_env(Rendezvous))
+    for algorithm in (CORAPPO, MAPPO, IPPO):
+        returns = []
+        for seed in range(n_seeds):
+            env = make_joint_vec_env(Rendezvous, n_envs=4, seed=seed)
+            model = algorithm("MlpPolicy", env, n_steps=128, batch_size=128, seed=seed).learn(n_timesteps)
+            mean, _ = evaluate_policy(model, make_joint_vec_env(Rendezvous, seed=1000), n_eval_episodes=20)
+            returns.append(mean)
+        print(f"{algorithm.__name__}: return of {n_seeds} seeds {np.mean(returns):.2f}, each {np.round(returns, 2)}")

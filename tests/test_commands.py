@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.processes import ROOT, run_zoo
 
@@ -73,6 +74,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / table).write_text(RESULTS)
     (folder / "scores.yml").write_text("give_way: {low: 0.0, high: 9.0}\nnavigation: {low: 0.0, high: 4.0}\n")
     return folder
+
+
+def test_the_task_of_the_docs_is_imported_without_training(folder: Path) -> None:
+    suite = yaml.safe_load((folder / "rendezvous.yml").read_text())
+    suite["quick"] |= {"n_timesteps": 256, "algorithms": ["MAPPO"], "hyperparams": {"n_steps": 64, "batch_size": 64}}
+    (folder / "smaller.yml").write_text(yaml.safe_dump(suite))
+    run_zoo("benchmark.py", "smaller.yml", "--quick", "--workers", "1", "--no-plots", folder=folder)
+    (log,) = folder.glob("logs/benchmarks/smaller_quick/**/run.log")
+    assert "return of" not in log.read_text()
 
 
 def test_commands_are_found() -> None:

@@ -90,7 +90,7 @@ def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     learn = CooperativeOnPolicyAlgorithm.learn
 
     def learn_little(model: Any, total_timesteps: float, *args: Any, **kwargs: Any) -> Any:
-        assert total_timesteps >= 10_000
+        assert total_timesteps == 0 or total_timesteps >= 10_000
         model.n_epochs, model.n_steps = 1, 8
         model.rollout_buffer.buffer_size = model.n_steps
         model.rollout_buffer.reset()

@@ -91,6 +91,9 @@ MISTAKES = {
     "unknown package": train("--gym-packages", "nowhere", said=("--gym-packages nowhere", "Install it")),
     "unknown vec env": train("--vec-env", "fork", said=("--vec-env", "'fork'", "subproc")),
     "missing model": train("-i", "model.zip", said=("-i model.zip", "give one as in logs/")),
+    "model of another algorithm": train(
+        *("-i", "../trained/logs/cora_ppo/penalty_1/penalty.zip"), said=("penalty.zip is a model of CORAPPO", "--algo")
+    ),
     "resume of nothing": train("--resume", said=("--resume", "--algo mappo --env penalty", "-i")),
     "resume of no run": train("--resume", "logs", said=("--resume logs", "name one as in logs/")),
     "unknown env_kwargs": train("--env-kwargs", "foo:1", said=("penalty", "--env-kwargs {'foo': 1}", "'foo'")),
@@ -117,6 +120,8 @@ MISTAKES = {
     "wrong type": entry(("penalty", "n_epochs='many', expected an integer"), n_epochs="many"),
     "number as text": entry(("penalty", "n_timesteps: '1e6'", "1_000_000"), n_timesteps="1e6"),
     "no environments": entry(("penalty", "n_envs: 0", "positive"), n_envs=0),
+    "exponent as text": entry(("penalty", "target_kl: '1e-2' is text", "1.0e-2"), target_kl="1e-2"),
+    "no length": entry(("penalty", "no n_timesteps", "1_000_000"), "-n", "128", without="n_timesteps"),
     "learning rate": entry(("penalty", "learning_rate: 'fast'", "lin_3e-4"), learning_rate="fast"),
     "negative batch": entry(("penalty", "batch_size=-8, expected an integer"), batch_size=-8),
     "batch of one": entry(("penalty", "batch_size=1", "normalize_advantage=False"), batch_size=1),

@@ -233,6 +233,24 @@ def test_masks_and_agents_that_leave(mask_in: str, start: int) -> None:
     check_joint_env(DummyVecEnv([lambda: env]))
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_who_is_left_out_is_named(part: int) -> None:
+    name = ("observations", "rewards", "terminations", "truncations")[part]
+    env = PettingZooEnv(Shift([(3, True), (3, True)], mask_in=""))
+    env.reset()
+    bare = env.parallel_env
+    returned = bare.step
+
+    def step(actions: dict) -> tuple[dict, ...]:
+        told = returned(actions)
+        del told[part]["worker_1"]
+        return told
+
+    bare.step = step
+    with pytest.raises(ValueError, match=rf"step\(\) returned {name} of \['worker_0'\], without agent 'worker_1'"):
+        env.step(np.zeros(2, int))
+
+
 def test_the_episode_terminates_when_every_agent_has() -> None:
     shift = Shift([(1, True), (2, True)], mask_in="")
     env = PettingZooEnv(shift, team_reward="sum")

@@ -618,7 +618,7 @@ def test_changed_settings_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"but n_epochs is 5 and was 2, n_steps is None and was 8\. Restore"):
         check_settings(folder, {"n_epochs": 2, "n_steps": 8}, {"n_epochs": 5})
     (folder / "versions.yml").write_text(yaml.safe_dump({**versions(), "torch": "1.0"}))
-    with pytest.warns(UserWarning, match=r"other code, so it may come to another result: torch is .* and was 1\.0\."):
+    with pytest.warns(UserWarning, match=r"other code, so it may come to another result: torch is .* and was .1\.0.\."):
         warn_of_other_versions(folder / "versions.yml")
 
 

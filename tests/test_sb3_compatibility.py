@@ -315,6 +315,21 @@ def test_predict_from_dict_observations(algorithm: Algorithm) -> None:
     assert (model.predict(batch, deterministic=True)[0] == action).all()
     samples, _ = model.predict(batch)
     assert samples.shape == (50, 3) and observation["action_mask"][np.arange(3), samples].all()
+    # Without the mask actions would be taken that are not allowed
+    with pytest.raises(ValueError, match=r"a dict without \['action_mask'\], which is a part"):
+        model.predict({key: part for key, part in observation.items() if key != "action_mask"})
+
+
+@pytest.mark.parametrize("discrete", [False, True], ids=["Box", "MultiDiscrete"])
+@over_learners
+def test_the_policys_own_actions_are_evaluated(algorithm: Algorithm, discrete: bool) -> None:
+    model = make_tiny(algorithm, NoisyTeam(discrete=discrete))
+    observation, _ = model.policy.obs_to_tensor(np.zeros((4, *model.observation_space.shape), np.float32))
+    actions, values, log_prob = model.policy(observation)
+    for form in (actions, actions.flatten(start_dim=1)):
+        again = model.policy.evaluate_actions(observation, form)
+        th.testing.assert_close(again[0], values)
+        th.testing.assert_close(again[1], log_prob)
 
 
 @over_learners

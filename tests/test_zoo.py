@@ -416,7 +416,7 @@ def test_new_algorithm_follows_the_instructions(tmp_path: Path, monkeypatch: pyt
 
     # And whatever else starts or goes on with trainings
     once = "-n 128 --n-evaluations 1 --sampler random --n-trials 1"
-    assert "To train with it: zoo/train.py --algo noisy_mappo --env climbing --conf-file" in run(
+    assert "(-n for others): zoo/train.py --algo noisy_mappo --env climbing --conf-file" in run(
         f"-m sb3_cora.zoo.tune {named} --conf-file noisy_mappo.yml {once}"
     )
     run(f"{command} -n 128 --eval-freq -1 --final-eval-episodes -1 --conf-file logs/tuning/climbing/noisy_mappo.yml")

@@ -174,7 +174,7 @@ def check_joint_observation(observation: Any, observation_space: spaces.Space) -
 
     :param observation: The joint observation to check, or a batch of them.
     :param observation_space: Joint observation space.
-    :raises ValueError: If it is a list of tensors, or a dict of parts that the space does not have.
+    :raises ValueError: If it is a list of tensors, or a dict of other parts than the space has.
     """
     keys = set(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else set()
     if isinstance(observation, dict):
@@ -183,6 +183,11 @@ def check_joint_observation(observation: Any, observation_space: spaces.Space) -
     else:
         foreign = [part for part in observation if isinstance(part, th.Tensor)] if isinstance(observation, list) else []
         given = f"a list of {len(foreign)} tensors"
+    missing = [key for key in keys if key not in observation] if isinstance(observation, dict) else []
+    if not foreign and missing:
+        raise ValueError(
+            f"The observation is a dict without {missing}, which is a part of the model's observations, {observation_space}."
+        )
     if foreign:
         policies = " or ".join(f"{adapter.policy}(model, env)" for adapter in registered_adapters() if adapter.policy)
         raise ValueError(

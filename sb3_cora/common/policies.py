@@ -403,7 +403,7 @@ class CooperativeActorCriticPolicy(BasePolicy):
         """
         observation = self.split_observation(obs)
         distribution = self.distribution(observation)
-        log_prob = distribution.log_prob(self.shape_actions(actions))
+        log_prob = distribution.log_prob(self.shape_actions(actions.flatten(start_dim=1)))
         return self.values(observation), log_prob, distribution.entropy()
 
     def shape_actions(self, actions: th.Tensor) -> th.Tensor:

@@ -239,12 +239,12 @@ def play_episode(
     executed: list[np.ndarray] = []
     shown: list[np.ndarray | None] = []
 
-    observation = recorder.reset()
+    observation: Any = recorder.reset()
     starts, dones = np.ones(1, dtype=bool), np.zeros(1, dtype=bool)
     while not dones[0] and len(transitions) != max_steps:
         if model.use_sde and (starts[0] or (model.sde_sample_freq > 0 and len(transitions) % model.sde_sample_freq == 0)):
             policy.reset_noise(1)
-        actions, value, log_prob = policy(_as_tensor(observation, model), deterministic)
+        actions, value, log_prob = policy(obs_as_tensor(observation, model.device), deterministic)
         actions = actions.cpu().numpy()
         executed.append(actions)
         if isinstance(model.action_space, spaces.Box):
@@ -274,7 +274,7 @@ def play_episode(
     )
     for transition in transitions:
         buffer.add(*transition)
-    buffer.compute_returns_and_advantage(policy.predict_values(_as_tensor(observation, model)), dones)
+    buffer.compute_returns_and_advantage(policy.predict_values(obs_as_tensor(observation, model.device)), dones)
     return Episode(
         model.rollout_of(buffer, recorder.modes),
         np.array(rewards),
@@ -308,12 +308,3 @@ def _in_own_units(rewards: np.ndarray, env: VecEnv) -> np.ndarray:
     """
     normalize = unwrap_vec_normalize(env)
     return rewards if normalize is None else normalize.get_original_reward()
-
-
-def _as_tensor(observation: Any, model: CooperativeOnPolicyAlgorithm) -> Any:
-    """
-    :param observation: What the environments returned.
-    :param model: The model that acts.
-    :return: The observation as its policy takes it.
-    """
-    return obs_as_tensor(observation, model.device)

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -211,6 +211,8 @@ class PettingZooEnv(gym.Env):
                 if member.name in acting
             }
         )
+        _check_complete("step", self.parallel_env.agents, observations=observations)
+        _check_complete("step", acting, rewards=rewards, terminations=terminations, truncations=truncations)
         alive = {agent for agent in self.parallel_env.agents if not (terminations[agent] or truncations[agent])}
         # Agents that left in earlier steps do not count: only those truncated in this one would have continued from here.
         cut_off = {agent for agent in acting if truncations[agent] and not terminations[agent]}
@@ -508,6 +510,22 @@ def _wrap(parallel_env: "ParallelEnv", suite_wrappers: str | dict | Sequence[str
             )
         parallel_env = wrapped
     return parallel_env
+
+
+def _check_complete(method: str, agents: Iterable[Any], **parts: dict) -> None:
+    """
+    :param method: Name of a method of a PettingZoo environment.
+    :param agents: Who should be in all that it returns.
+    :param parts: What it has returned, by name.
+    :raises ValueError: If an agent is missing.
+    """
+    for name, part in parts.items():
+        for agent in agents:
+            if agent not in part:
+                raise ValueError(
+                    f"The PettingZoo environment's {method}() returned {name} of {list(part)}, without agent {agent!r}, which "
+                    "takes part: return one for each of agents."
+                )
 
 
 def _has_image(space: spaces.Space) -> bool:

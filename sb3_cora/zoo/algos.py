@@ -44,7 +44,8 @@ def import_packages(names: Sequence[str]) -> list[ModuleType]:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
             raise ValueError(
-                f"--gym-packages {name}: there is no module {error.name}. Install it, or run where it can be imported."
+                f"--gym-packages {name}: there is no module {error.name}. Install it, or start the command as "
+                "`python -m sb3_cora.zoo.<command>` in its folder."
             ) from error
     return modules
 

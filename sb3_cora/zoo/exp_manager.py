@@ -34,7 +34,7 @@ from sb3_cora.zoo.batch_env import batch_env_constructor
 from sb3_cora.zoo.callbacks import HyperparametersCallback, ProgressCallback, SaveModelCallback
 from sb3_cora.zoo.evaluation import Evaluation, EvaluationSize, evaluate, load_statistics, set_statistics, statistics_path
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
-from sb3_cora.zoo.mistakes import REFUSED, at_work, is_of_the_user, read_yaml
+from sb3_cora.zoo.mistakes import REFUSED, at_work, differences, is_of_the_user, read_yaml
 from sb3_cora.zoo.plot.learning_curve import plot_learning_curve
 from sb3_cora.zoo.resuming import (
     RunStateCallback,
@@ -102,6 +102,12 @@ def check_hyperparams(hyperparams: Any, algo: str) -> None:
             near = difflib.get_close_matches(str(name), known, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}."
             raise ValueError(f"{algo} has no hyperparameter {name!r} ({hyperparams[name]!r}); {remedy}")
+    for name, example in (("policy", "MlpPolicy"), ("n_timesteps", "1_000_000")):
+        if name not in hyperparams:
+            raise ValueError(f"there is no {name}: write one, e.g. {name}: {example}.")
+    for name, value in hyperparams.items():
+        if isinstance(value, str) and _is_number(value) and name not in ("n_envs", "n_timesteps"):
+            raise ValueError(f"{name}: {value!r} is text. YAML reads 1e-2 as such: write 0.01 or 1.0e-2.")
     for name, kinds in (("n_envs", int), ("n_timesteps", int | float)):
         value = hyperparams.get(name, 1)
         if not isinstance(value, kinds) or isinstance(value, bool) or value < 1:
@@ -112,12 +118,16 @@ def check_hyperparams(hyperparams: Any, algo: str) -> None:
             raise ValueError(f"{name}: {value!r} is neither a number nor a schedule: write e.g. 3.0e-4, or lin_3e-4.")
 
 
-def _is_linear(value: str) -> bool:
+def _is_number(value: str) -> bool:
     try:
-        float(value.removeprefix("lin_"))
+        float(value)
     except ValueError:
         return False
-    return value.startswith("lin_")
+    return True
+
+
+def _is_linear(value: str) -> bool:
+    return value.startswith("lin_") and _is_number(value.removeprefix("lin_"))
 
 
 def schedules(hyperparams: dict[str, Any]) -> dict[str, LinearSchedule | LateSchedule]:
@@ -290,14 +300,10 @@ class JointExperimentManager(ExperimentManager):
         if not before:
             return
         now = {**hyperparams, "env_kwargs": {**(hyperparams.get("env_kwargs") or {}), **self.env_kwargs}}
-        changes = [
-            f"{key} is {now.get(key)!r} and was {before.get(key)!r}"
-            for key in {**now, **before}
-            if key not in KEPT_SETTINGS and now.get(key) != before.get(key)
-        ]
+        changes = differences(*({key: each[key] for key in each if key not in KEPT_SETTINGS} for each in (before, now)))
         if changes:
             warnings.warn(
-                f"The training of {self.trained_agent} continues with other hyperparameters: {', '.join(changes)}. Unless "
+                f"The training of {self.trained_agent} continues with other hyperparameters: {changes}. Unless "
                 "this is meant, repeat the flags that it was started with (-params, --env-kwargs, --conf-file, --trial-id).",
                 stacklevel=2,
             )

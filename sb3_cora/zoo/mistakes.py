@@ -122,6 +122,19 @@ def check_numbers(args: argparse.Namespace, least: Mapping[str, float]) -> None:
             raise ValueError(f"--{name.replace('_', '-')} {value} is out of range: give {bound} or more.")
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """
+    :param before: Settings.
+    :param now: Others.
+    :return: What has changed, in words; empty if nothing has.
+    """
+    return ", ".join(
+        f"{name} is {now.get(name)!r} and was {before.get(name)!r}"
+        for name in sorted({*before, *now})
+        if now.get(name) != before.get(name)
+    )
+
+
 def check_device(name: str) -> None:
     """
     :param name: Of a PyTorch device, or ``auto``.

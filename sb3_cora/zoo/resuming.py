@@ -19,6 +19,7 @@ from huggingface_sb3 import EnvironmentName
 
 from sb3_cora.common.training_state import TrainingStateCallback
 from sb3_cora.common.training_state.files import state_files
+from sb3_cora.zoo.mistakes import differences
 from sb3_cora.zoo.versions import versions
 from sb3_cora.zoo.whole_files import write_whole
 
@@ -98,14 +99,9 @@ def check_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) ->
     :param now: Those of the configuration and the flags.
     :raises ValueError: If they differ.
     """
-    changes = [
-        f"{name} is {now.get(name)!r} and was {before.get(name)!r}"
-        for name in sorted({*before, *now})
-        if now.get(name) != before.get(name)
-    ]
-    if changes:
+    if changes := differences(before, now):
         raise ValueError(
-            f"--resume goes on with {folder} with the hyperparameters that it was started with, but {', '.join(changes)}. "
+            f"--resume goes on with {folder} with the hyperparameters that it was started with, but {changes}. "
             "Restore the configuration, or go on from a model with -i."
         )
 
@@ -116,16 +112,8 @@ def warn_of_other_versions(path: Path) -> None:
     """
     if not path.is_file():
         return
-    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), versions()
-    changes = [
-        f"{name} is {now.get(name)} and was {before.get(name)}"
-        for name in sorted({*before, *now})
-        if now.get(name) != before.get(name)
-    ]
-    if changes:
-        warnings.warn(
-            f"The training is resumed with other code, so it may come to another result: {', '.join(changes)}.", stacklevel=2
-        )
+    if changes := differences(yaml.safe_load(path.read_text(encoding="utf-8")), versions()):
+        warnings.warn(f"The training is resumed with other code, so it may come to another result: {changes}.", stacklevel=2)
 
 
 class RunStateCallback(TrainingStateCallback):

@@ -25,8 +25,11 @@ from typing import Any
 import gymnasium as gym
 import rl_zoo3.exp_manager
 import rl_zoo3.train
+from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.utils import LinearSchedule
 
+from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm, algorithm_name
+from sb3_cora.common.saved_models import check_archive
 from sb3_cora.common.vec_frame_stack import JointVecFrameStack
 from sb3_cora.zoo.algos import register_algorithms
 from sb3_cora.zoo.callbacks import WholeCheckpointCallback
@@ -136,6 +139,11 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     if args.trained_agent and not (args.trained_agent.endswith(".zip") and Path(args.trained_agent).is_file()):
         raise ValueError(f"-i {args.trained_agent} is no file of a model: give one as in logs/mappo/give_way_1/give_way.zip.")
+    if args.trained_agent:
+        saved_by = check_archive(args.trained_agent).get("algorithm")
+        own = ALGOS[args.algo]
+        if issubclass(own, CooperativeOnPolicyAlgorithm) and saved_by not in (None, algorithm_name(own)):
+            raise ValueError(f"-i {args.trained_agent} is a model of {saved_by}: give its --algo in place of {args.algo}.")
     if args.optimize_hyperparameters and args.trained_agent:
         raise ValueError(
             f"-optimize starts trainings of its own, and cannot go on from -i {args.trained_agent}: leave one out."

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from sb3_cora.zoo import results, tables
 from sb3_cora.zoo.algos import register_algorithms
-from sb3_cora.zoo.benchmark.missing import expected_seconds, tidy
+from sb3_cora.zoo.benchmark.missing import expected_seconds, lacking, tidy
 from sb3_cora.zoo.benchmark.ray_cluster import run_on_ray
 from sb3_cora.zoo.benchmark.suites import Task, find_suite, read_suite
 from sb3_cora.zoo.benchmark.workers import n_cores, run_locally
@@ -129,16 +129,6 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     check_numbers(args, {"workers": 1})
     return args
-
-
-def lacking(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Task]:
-    """
-    :param tasks: The runs of the suite.
-    :param rows: Of the table.
-    :return: The runs that have not finished.
-    """
-    finished = {row.run for row in rows if row.kind == "final"}
-    return [task for task in tasks if task.run not in finished]
 
 
 def run_suite(tasks: Sequence[Task], table: Path, args: argparse.Namespace) -> int:

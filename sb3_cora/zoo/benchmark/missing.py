@@ -7,18 +7,26 @@ from statistics import median
 
 from sb3_cora.zoo import results, tables
 from sb3_cora.zoo.benchmark.suites import Task
-from sb3_cora.zoo.results import Row
+from sb3_cora.zoo.results import Row, Run
 from sb3_cora.zoo.whole_files import write_whole
 
 
-def complete(rows: Iterable[Row]) -> list[Row]:
+def finished(rows: Iterable[Row]) -> set[Run]:
     """
     :param rows: Of a table.
-    :return: Those of runs that have finished: the last row of a run is its ``"final"`` one.
+    :return: The runs that have finished: the last row of a run is its ``"final"`` one.
     """
-    rows = list(rows)
-    finished = {row.run for row in rows if row.kind == "final"}
-    return [row for row in rows if row.run in finished and row.kind != "failed"]
+    return {row.run for row in rows if row.kind == "final"}
+
+
+def lacking(tasks: Sequence[Task], rows: Iterable[Row]) -> list[Task]:
+    """
+    :param tasks: The runs of the suite.
+    :param rows: Of the table.
+    :return: The runs that have not finished.
+    """
+    done = finished(rows)
+    return [task for task in tasks if task.run not in done]
 
 
 def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
@@ -31,11 +39,9 @@ def tidy(path: Path, tasks: Sequence[Task]) -> list[Row]:
     :return: Its rows.
     """
     rows = results.read(path)
-    finished = complete(rows)
-    failures = {row.run: row for row in rows if row.kind == "failed"}
-    order = {task.run: number for number, task in enumerate(tasks)}
-    done = {row.run for row in finished}
-    kept = finished + [row for run, row in failures.items() if run in order and run not in done]
+    done, order = finished(rows), {task.run: number for number, task in enumerate(tasks)}
+    failures = {row.run: row for row in rows if row.kind == "failed" and row.run in order and row.run not in done}
+    kept = [row for row in rows if row.run in done and row.kind != "failed"] + list(failures.values())
     kept.sort(key=lambda row: order.get(row.run, len(order)))
     if kept != rows:
         write_whole({path: partial(tables.append, kept)})

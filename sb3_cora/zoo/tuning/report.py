@@ -72,7 +72,8 @@ def write_report(study: optuna.Study, manager: "JointExperimentManager", folder:
         if entry is not None:
             paths["Best trial"] = folder / "best.yml"
             flags = f"--algo {manager.algo} --env {env_id} --conf-file {paths['Best trial']}"
-            print(f"To train with it: zoo/train.py {flags}\n\n{entry}")
+            length = study.user_attrs[SETTINGS]["n_timesteps"]
+            print(f"To train with it, for {length} timesteps (-n for others): zoo/train.py {flags}\n\n{entry}")
             writers[paths["Best trial"]] = partial(Path.write_text, data=entry, encoding="utf-8")
         if not manager.no_optim_plots:
             title = f"{manager.algo} on {manager.env_name}"

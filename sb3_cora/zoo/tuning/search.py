@@ -14,6 +14,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from sb3_cora.zoo.hyperparams_opt import SETTINGS
+from sb3_cora.zoo.mistakes import differences
 from sb3_cora.zoo.tuning.entry import plain_settings
 from sb3_cora.zoo.tuning.heartbeats import run_again
 from sb3_cora.zoo.tuning.objective import Objective
@@ -197,13 +198,8 @@ def _agree(study: optuna.Study, name: str, values: dict[str, Any]) -> None:
     if recorded is None:
         study.set_user_attr(name, values)
         return
-    differences = [
-        f"{key} is {values.get(key)!r} and was {recorded.get(key)!r}"
-        for key in sorted(values.keys() | recorded.keys())
-        if values.get(key) != recorded.get(key)
-    ]
-    if differences:
+    if changes := differences(recorded, values):
         raise ValueError(
-            f"The study {study.study_name} was started with other settings: {', '.join(differences)}. Its trials would not "
+            f"The study {study.study_name} was started with other settings: {changes}. Its trials would not "
             "compare: repeat the flags that it was started with, or choose another --study-name."
         )
