@@ -300,7 +300,8 @@ class JointExperimentManager(ExperimentManager):
         if not before:
             return
         now = {**hyperparams, "env_kwargs": {**(hyperparams.get("env_kwargs") or {}), **self.env_kwargs}}
-        changes = differences(*({key: each[key] for key in each if key not in KEPT_SETTINGS} for each in (before, now)))
+        compared = known_hyperparams(self.algo) - set(KEPT_SETTINGS)
+        changes = differences(*({key: each[key] for key in each if key in compared} for each in (before, now)))
         if changes:
             warnings.warn(
                 f"The training of {self.trained_agent} continues with other hyperparameters: {changes}. Unless "
