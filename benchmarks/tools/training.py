@@ -5,7 +5,7 @@ from typing import Any
 from sb3_cora import make_joint_vec_env
 from sb3_cora.common.on_policy_algorithm import CooperativeOnPolicyAlgorithm
 from sb3_cora.zoo.benchmark.suites import Task
-from sb3_cora.zoo.exp_manager import JointExperimentManager, schedules
+from sb3_cora.zoo.exp_manager import JointExperimentManager
 
 
 def model_of(task: Task, algorithm: type[CooperativeOnPolicyAlgorithm], **settings: Any) -> Any:
@@ -15,9 +15,7 @@ def model_of(task: Task, algorithm: type[CooperativeOnPolicyAlgorithm], **settin
     :param settings: Hyperparameters that differ.
     :return: The model, before its training.
     """
-    # rl_zoo3's schedules of its own arguments, and those of ours
     arguments = JointExperimentManager._preprocess_schedules(task.hyperparams | settings)
-    arguments |= schedules(arguments)
     n_envs, env_kwargs = arguments.pop("n_envs"), arguments.pop("env_kwargs")
     del arguments["n_timesteps"]
     env = make_joint_vec_env(task.env, n_envs=n_envs, env_kwargs=env_kwargs)

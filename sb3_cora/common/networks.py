@@ -200,7 +200,6 @@ class AgentNetwork(nn.Module):
         make_features_extractor: Callable[[], BaseFeaturesExtractor] | None = None,
     ):
         super().__init__()
-        self.n_agents = n_agents
         self.share_parameters = share_parameters
         n_members = 1 if share_parameters else n_agents
         # One module per network, because arbitrary modules cannot be stacked.

@@ -434,7 +434,7 @@ def make_pettingzoo_env(
     try:
         make = _find_maker(env)
     except (ImportError, AttributeError, PettingZooRegistryError) as error:
-        raise ValueError(f"env={env!r} is no environment of PettingZoo's: {error} Give {ENV_FORM}.") from error
+        raise ValueError(f"env={env!r} is no environment of PettingZoo's ({error}): give {ENV_FORM}.") from error
     parallel_env = _wrap(as_parallel_env(make(**env_kwargs)), suite_wrappers)
     return PettingZooEnv(parallel_env, team_reward, use_state, team_info_keys)
 

@@ -92,7 +92,7 @@ def _find_model(args: argparse.Namespace) -> Path:
                 print("To play a run that has not come to its end: --load-last-checkpoint or --load-best")
             return Path(model_path)
     raise ValueError(
-        "\n".join(missing or [f"No model found for {args.algo} on {args.env} in {args.folder}"])
+        "\n".join(missing or [f"No model found for {args.algo} on {args.env} in {args.folder}."])
         + "\nTrain one, or name another with --exp-id, --load-best or, for a run that has not come to its end, "
         "--load-last-checkpoint."
     )

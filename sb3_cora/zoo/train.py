@@ -57,6 +57,18 @@ LEAST = {
 }
 
 
+# Help of flags of rl_zoo3 that mean something else here.
+HELP = {
+    "--eval-freq": "Evaluate the agent every n timesteps (default: 0, about 30 times a training; if negative, never). "
+    "A search has --n-evaluations instead",
+    "--save-freq": "Keep a checkpoint every n timesteps (default: 0, before each evaluation; if negative, never)",
+    "--eval-episodes": "Number of episodes of an evaluation during the training "
+    "(default: 0, 50 where the suite steps its environments as one batch and 10 elsewhere)",
+    "--n-eval-envs": "Number of environments of an evaluation (default: 0, as many as suit the environment)",
+    "--n-evaluations": "With -optimize: number of evaluations of a trial (default: 10)",
+}
+
+
 class TrainArgumentParser(OneLineParser):
     """
     The parser of rl_zoo3's flags, with those of this project.
@@ -106,6 +118,11 @@ class TrainArgumentParser(OneLineParser):
             help="Go on with the interrupted run in this folder, or with the latest of --algo and --env, to the same result "
             "as without the interruption. Other flags need not be repeated",
         )
+
+    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
+        for name in HELP.keys() & set(names):
+            kwargs["help"] = HELP[name]
+        return super().add_argument(*names, **kwargs)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed = super().parse_args(args, namespace)
