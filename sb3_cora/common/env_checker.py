@@ -202,8 +202,8 @@ def _check_observation(observation: Any, observation_space: spaces.Space, joint:
         _require(bool(np.isfinite(part).all()), f"The {key} is not finite: {part}. Return finite numbers.")
         _require(
             bool(space.contains(part)),
-            f"The {key} {part!r} of shape {np.shape(part)} and type {part.dtype} is not in its space {space}. Return an array of "
-            "the space's shape, type and bounds; where low == high == 0 the space marks padding, which must be zeros.",
+            f"The {key} {part!r} of shape {np.shape(part)} and type {part.dtype} is not in its space {space}. Return an array "
+            "of the space's shape, type and bounds; where low == high == 0 the space marks padding, which must be zeros.",
         )
 
 
