@@ -158,8 +158,8 @@ def train(task: Task, folder: Path, interrupted: Path | None, packages: Sequence
         return float(finished.read_text())
     start, before = time.perf_counter(), 0.0
     if interrupted is None:
-        # A file instead of flags, in which every value would be text to be read.
-        config = folder / "hyperparams.yml"
+        # A file instead of flags, in which every value would be text to be read. The run may be resumed from another folder.
+        config = (folder / "hyperparams.yml").absolute()
         config.write_text(yaml.safe_dump({task.env: task.hyperparams}, sort_keys=False), encoding="utf-8")
         evaluations = task.evaluations
         flags: dict[str, Any] = {
