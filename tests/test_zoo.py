@@ -750,7 +750,7 @@ def test_settings_that_are_not_repeated_are_told(continued: dict[str, str]) -> N
         r"UserWarning: The training of \S+ continues with other hyperparameters: (.*)\. Unless this is meant, repeat the flags"
     )
     changes = {name: re.findall(told, output) for name, output in continued.items()}
-    assert changes.pop("checkpoint") == ["learning_rate is 'lin_1e-3' and was 0.001"]
+    assert changes.pop("checkpoint") == ["learning_rate is 'lin_1e-3' and was 'lin_2.0e-3'"]
     assert changes.pop("best") == ["env_kwargs is {'k': -50} and was {}"]
     # The others are started anew, or from a file that tells no settings
     assert not any(changes.values())

@@ -118,11 +118,12 @@ class Search:
             self.study.optimize(self.objective, n_trials=1, catch=(Exception,), gc_after_trial=True)
         except Exception:
             # Errors of the trial have been caught, this one is Optuna's. It refuses the result of a trial that another worker
-            # took for abandoned, for example because this machine was asleep.
+            # took for abandoned, for example because this machine was asleep, or of one that SQLite, which locks no rows, gave
+            # to two workers, of which the other was the first.
             number = getattr(self.objective.current, "number", None)
-            if number is None or not is_abandoned(self.study.get_trials(deepcopy=False)[number]):
+            if number is None or not self.study.get_trials(deepcopy=False)[number].state.is_finished():
                 raise
-            print(f"Trial {number} was taken for abandoned by another worker, which repeats it", flush=True)
+            print(f"Trial {number} was ended by another worker, or taken for abandoned and repeated", flush=True)
 
     def _raise_if_none_succeeded(self, n_failures: int) -> None:
         """
