@@ -80,9 +80,9 @@ def allocate(
         they get 0, and coalitions are formed among the players alone. A lone player gets the grand value.
     :param check: Whether to raise on numbers that are not finite, scales that are not positive and samples that did not
         converge. If not, samples with such numbers or scales get zero credits, those that did not converge get the best
-        credits found, and ``converged`` is false for all of them. Then concepts
-        that are formulas of all given values, and programs with ``epsilon_bound="nonnegative"``, read nothing back from the
-        device, except to group samples by ``player_mask``.
+        credits found, and ``converged`` is false for all of them. Then concepts that are formulas of all given values, and
+        programs with ``epsilon_bound="nonnegative"``, read nothing back from the device, except to group samples by
+        ``player_mask``.
     :return: Credits, epsilon, gap and convergence, in the units of ``values``.
     :raises ValueError: If an argument is unknown or of the wrong shape, or, with ``check``, not finite.
     :raises ConvergenceError: If a sample did not converge, with ``check``.

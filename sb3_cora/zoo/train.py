@@ -56,7 +56,6 @@ LEAST = {
     **{"n_startup_trials": 0, "trial_id": 0, "grace_period": 2.0},
 }
 
-
 # Help of flags of rl_zoo3 that mean something else here.
 HELP = {
     "--eval-freq": "Evaluate the agent every n timesteps (default: 0, about 30 times a training; if negative, never). "
@@ -150,21 +149,25 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError("--log-interval 0 logs after no rollout: give 1 or more, or leave it out.")
     if args.sampler == "auto" and importlib.util.find_spec("optunahub") is None:
         raise ValueError("--sampler auto is of the package optunahub: pip install optunahub, or give tpe or random.")
-    if args.resume and args.trained_agent and not Path(args.trained_agent).is_file():
-        raise ValueError(
-            f"--resume {args.resume}: the run was begun with -i {args.trained_agent}, which is gone: put it back."
-        )
-    if args.trained_agent and not (args.trained_agent.endswith(".zip") and Path(args.trained_agent).is_file()):
-        raise ValueError(f"-i {args.trained_agent} is no file of a model: give one as in logs/mappo/give_way_1/give_way.zip.")
     if args.trained_agent:
-        saved_by = check_archive(args.trained_agent).get("algorithm")
-        own = ALGOS[args.algo]
-        if issubclass(own, CooperativeOnPolicyAlgorithm) and saved_by not in (None, algorithm_name(own)):
-            raise ValueError(f"-i {args.trained_agent} is a model of {saved_by}: give its --algo in place of {args.algo}.")
-    if args.optimize_hyperparameters and args.trained_agent:
-        raise ValueError(
-            f"-optimize starts trainings of its own, and cannot go on from -i {args.trained_agent}: leave one out."
-        )
+        check_trained_agent(args)
+
+
+def check_trained_agent(args: argparse.Namespace) -> None:
+    """
+    :param args: The command line's flags, with ``-i``.
+    :raises ValueError: If it names no model of the algorithm, or there is nothing that could go on from one.
+    """
+    path = args.trained_agent
+    if not (path.endswith(".zip") and Path(path).is_file()):
+        if args.resume:
+            raise ValueError(f"--resume {args.resume}: the run was begun with -i {path}, which is gone: put it back.")
+        raise ValueError(f"-i {path} is no file of a model: give one as in logs/mappo/give_way_1/give_way.zip.")
+    if args.optimize_hyperparameters:
+        raise ValueError(f"-optimize starts trainings of its own, and cannot go on from -i {path}: leave one out.")
+    own, saved_by = ALGOS[args.algo], check_archive(path).get("algorithm")
+    if issubclass(own, CooperativeOnPolicyAlgorithm) and saved_by not in (None, algorithm_name(own)):
+        raise ValueError(f"-i {path} is a model of {saved_by}: give its --algo in place of {args.algo}.")
 
 
 def check_env_id(env_id: str) -> None:
