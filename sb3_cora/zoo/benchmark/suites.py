@@ -376,7 +376,5 @@ def _task(
         check_hyperparams(hyperparams, algo)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    if "n_timesteps" not in hyperparams:
-        raise ValueError(f"{where}: for how many n_timesteps? There is no hyperparams/{algo}.yml.")
     task = Task(Run(suite_name, algo_name, env_name, game_seed, seed, ""), algo, env, hyperparams, evaluations)
     return task._replace(run=task.run._replace(config=digest(task.config)))
